@@ -1,0 +1,120 @@
+# Two commands do all the set-up: `make demo` and `make test`.  `make help` lists the rest.
+
+PYTHON ?= python3
+VENV ?= .venv
+ARGS ?=
+
+BIN := $(VENV)/bin
+PY := $(BIN)/python
+PIP := $(PY) -m pip --disable-pip-version-check --quiet
+# The package is installed editable, with its extension modules built in place; a missing or failed
+# compile is an error.
+INSTALL := CYMEMCACHE_BUILD_EXT=1 $(PIP) install --no-build-isolation --editable
+SOURCES := $(wildcard cext/*.pyx) setup.py pyproject.toml
+
+# Tests that run both twins by themselves, or build wheels of their own: one run is enough for them.
+RUN_ONCE := $(wildcard $(addprefix tests/,test_packaging.py test_parser.py test_requests.py \
+	test_rendezvous.py test_twins.py))
+# Looked for under pyenv's versions first, then on PATH.
+PYENV := $(subst $() ,,$(addsuffix :,$(wildcard $(HOME)/.pyenv/versions/*/bin)))
+INTERPRETERS ?= python3.11 python3.12 python3.13 python3.14 python3.15
+
+export PYTHON
+export PATH := $(PATH):/usr/sbin:/usr/local/sbin
+
+.NOTPARALLEL:
+.DELETE_ON_ERROR:
+.PHONY: help demo test test-c test-python test-pythons sanitize lint format install bench \
+	wheels clean memcached
+
+help: ## List the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-14s %s\n", $$1, $$2 }' Makefile
+	@echo "Variables: PYTHON=$(PYTHON) VENV=$(VENV) ARGS (for demo, bench and the test targets)"
+
+demo: $(VENV)/.demo ## Build, install and show the package at work (ARGS="--server HOST:PORT")
+	$(PY) -m cymemcache demo $(ARGS)
+
+test: memcached lint test-c test-python ## Formatting, lint, types, and all tests on both implementations
+
+test-c: $(VENV)/.dev ## All tests on the compiled core
+	CYMEMCACHE_IMPL=c $(PY) -m pytest $(ARGS)
+
+test-python: $(VENV)/.dev ## The tests that depend on the implementation, on the pure core
+	CYMEMCACHE_IMPL=python $(PY) -m pytest $(addprefix --ignore=,$(RUN_ONCE)) $(ARGS)
+
+test-pythons: memcached ## All tests on each CPython found, in .venv-3.xx
+	@set -e; for name in $(INTERPRETERS); do \
+	    if python=$$(PATH="$(PYENV)$$PATH" command -v $$name) && $$python -c '' 2>/dev/null; then \
+	        echo "== $$python"; \
+	        $(MAKE) PYTHON=$$python VENV=.venv-$${name#python} test-c test-python; \
+	    else \
+	        echo "== $$name: not found"; \
+	    fi; \
+	done
+
+sanitize: memcached ## The compiled core's tests under gcc's address and undefined-behaviour sanitizers
+	@$(MAKE) --no-print-directory VENV=.venv-sanitize .venv-sanitize/.base
+	@CYMEMCACHE_BUILD_EXT=1 CYMEMCACHE_SANITIZE=address,undefined .venv-sanitize/bin/python -m pip \
+	    --disable-pip-version-check --quiet install --no-build-isolation '.[test]'
+	LD_PRELOAD=$$(gcc -print-file-name=libasan.so) ASAN_OPTIONS=detect_leaks=0 \
+	    UBSAN_OPTIONS=halt_on_error=1 CYMEMCACHE_IMPL=c \
+	    .venv-sanitize/bin/python -m pytest --ignore=tests/test_packaging.py $(ARGS)
+
+lint: $(VENV)/.dev ## Formatting, lint, types, workflows
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	PATH="$(BIN):$$PATH" cython-lint cext
+	$(BIN)/mypy
+	$(BIN)/check-jsonschema --quiet --builtin-schema vendor.github-workflows .github/workflows/*.yml
+	$(BIN)/check-jsonschema --quiet --builtin-schema vendor.dependabot .github/dependabot.yml
+	$(BIN)/zizmor --offline --quiet .github
+
+format: $(VENV)/.dev ## Rewrite the Python sources as ruff would have them
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+install: $(VENV)/.dev ## The development environment in .venv, extension built in place
+
+bench: $(VENV)/.bench ## Measure side by side with the peers (ARGS for options)
+	$(PY) -m benchmarks $(ARGS)
+
+wheels: $(VENV)/.dev ## Source distribution, a wheel for this Python and the pure wheel, in dist/
+	rm -rf dist
+	CYMEMCACHE_BUILD_EXT=1 $(PY) -m build
+	CYMEMCACHE_BUILD_EXT=0 $(PY) -m build
+	if [ "$$(uname)" = Linux ]; then $(BIN)/auditwheel show dist/*linux*.whl; fi
+
+clean: ## Remove everything that was made
+	rm -rf .venv .venv-* build dist wheelhouse .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	rm -rf src/*.egg-info src/cymemcache/core/*.so
+	find . -name __pycache__ -prune -exec rm -rf {} +
+
+# A memcached to test against: without one, only CI fails at once.
+memcached:
+	@.ci/need memcached nutcracker || [ "$$CI" != true ]
+
+# Stamps, so that nothing is installed or built twice.
+
+$(VENV)/.base: pyproject.toml
+	@.ci/need python
+	@echo "Making $(VENV) with $$($(PYTHON) --version)"
+	@$(PY) -c '' 2>/dev/null || $(PYTHON) -m venv --clear $(VENV)
+	@$(PY) -c 'import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["build-system"]["requires"], sep="\n")' \
+	    > $(VENV)/build-requires.txt
+	@$(PIP) install --requirement $(VENV)/build-requires.txt
+	@touch $@
+
+$(VENV)/.demo: $(VENV)/.base $(SOURCES)
+	@echo "Building the extension, installing it with the demo's needs into $(VENV)"
+	@$(INSTALL) '.[demo]'
+	@touch $@
+
+$(VENV)/.dev: $(VENV)/.base $(SOURCES)
+	@echo "Building the extension, installing it with the tools and the tests' needs into $(VENV)"
+	@$(INSTALL) '.[demo,dev,test]'
+	@touch $@ $(VENV)/.demo
+
+$(VENV)/.bench: $(VENV)/.base $(SOURCES)
+	@echo "Building the extension, installing it with the peers to measure into $(VENV)"
+	@$(INSTALL) '.[bench,demo]'
+	@touch $@ $(VENV)/.demo

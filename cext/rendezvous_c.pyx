@@ -1,0 +1,227 @@
+# cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True
+# cython: initializedcheck=False, embedsignature=False
+"""Rendezvous hashing, compiled: which node of a cluster a key belongs to.
+
+The twin of `core/rendezvous_py.py`, where the rules are written down.  A table is never changed
+once it is made, and a call keeps everything that it works with on its own stack, so any number of
+threads may use one table.
+"""
+
+from cpython.bytes cimport PyBytes_CheckExact
+from cpython.mem cimport PyMem_Calloc, PyMem_Free, PyMem_Malloc
+from cpython.unicode cimport PyUnicode_CheckExact
+from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
+
+cdef extern from "Python.h":
+    int PyUnicode_KIND(object text)
+    void *PyUnicode_DATA(object text)
+    Py_ssize_t PyUnicode_GET_LENGTH(object text)
+
+cdef enum:
+    STACK_SIZE = 1024  # longer texts of wide characters are copied to the heap
+
+cdef struct Prefix:
+    uint32_t state   # after the whole blocks of the prefix
+    uint32_t left    # the 0 to 3 bytes behind them
+    uint32_t shift   # how many bits those are
+    uint32_t length  # characters of the prefix
+
+cdef struct Text:
+    const uint8_t *data  # the low 8 bits of each character
+    Py_ssize_t size
+    uint8_t *owned       # what has to be freed afterwards
+
+
+cdef inline uint32_t mix(uint32_t block) noexcept nogil:
+    """What a block of four bytes (fewer at the end) adds to the state; 0 stays 0."""
+    block *= 0xCC9E2D51U
+    block = (block << 15) | (block >> 17)
+    return block * 0x1B873593U
+
+
+cdef inline uint32_t absorb(uint32_t state, uint32_t block) noexcept nogil:
+    """The state after one more whole block."""
+    state ^= mix(block)
+    state = (state << 13) | (state >> 19)
+    return state * 5U + 0xE6546B64U
+
+
+cdef inline uint32_t finish(uint32_t state) noexcept nogil:
+    """The hash, from the state with tail and length in it."""
+    state ^= state >> 16
+    state *= 0x85EBCA6BU
+    state ^= state >> 13
+    state *= 0xC2B2AE35U
+    return state ^ (state >> 16)
+
+
+cdef inline uint32_t block_at(const uint8_t *data) noexcept nogil:
+    return (
+        data[0] | (<uint32_t>data[1] << 8) | (<uint32_t>data[2] << 16) | (<uint32_t>data[3] << 24)
+    )
+
+
+cdef inline Prefix absorb_text(Prefix prefix, const uint8_t *data, Py_ssize_t size) noexcept nogil:
+    """The prefix grown by a text, at whatever offset within a block it ends."""
+    cdef uint64_t window = prefix.left
+    cdef uint32_t state = prefix.state
+    cdef uint32_t shift = prefix.shift
+    cdef Py_ssize_t i
+    cdef Py_ssize_t whole = size & ~<Py_ssize_t>3
+    for i in range(0, whole, 4):
+        window |= <uint64_t>block_at(data + i) << shift
+        state = absorb(state, <uint32_t>window)
+        window >>= 32
+    for i in range(whole, size):
+        window |= <uint64_t>data[i] << shift
+        shift += 8
+    if shift >= 32:
+        state = absorb(state, <uint32_t>window)
+        window >>= 32
+        shift -= 32
+    prefix.state = state
+    prefix.left = <uint32_t>window
+    prefix.shift = shift
+    prefix.length += <uint32_t>size
+    return prefix
+
+
+cdef inline uint32_t hash_of(Prefix text) noexcept nogil:
+    return finish(text.state ^ mix(text.left) ^ text.length)
+
+
+cdef int open_text(object string, uint8_t *stack, Text *text) except -1:
+    """Point `text` to the low 8 bits of each character of the str `string`.
+
+    That is the string's own memory or `stack` (STACK_SIZE bytes), so both must outlive `text`.
+    """
+    cdef int kind = PyUnicode_KIND(string)
+    cdef void *data = PyUnicode_DATA(string)
+    cdef Py_ssize_t size = PyUnicode_GET_LENGTH(string)
+    cdef Py_ssize_t i
+    cdef uint8_t *target = stack
+    text.size = size
+    text.owned = NULL
+    if kind == 1:
+        text.data = <const uint8_t *>data
+        return 0
+    if size > STACK_SIZE:
+        target = text.owned = <uint8_t *>PyMem_Malloc(size)
+        if target == NULL:
+            raise MemoryError()
+    if kind == 2:
+        for i in range(size):
+            target[i] = <uint8_t>(<const uint16_t *>data)[i]
+    else:
+        for i in range(size):
+            target[i] = <uint8_t>(<const uint32_t *>data)[i]
+    text.data = target
+    return 0
+
+
+cdef Prefix absorb_str(Prefix prefix, object string) except *:
+    cdef uint8_t stack[STACK_SIZE]
+    cdef Text text
+    open_text(string, stack, &text)
+    prefix = absorb_text(prefix, text.data, text.size)
+    PyMem_Free(text.owned)
+    return prefix
+
+
+def murmur3_32(data, seed=0):
+    """MurmurHash3 (x86, 32 bits) of the low 8 bits of each character of `data`.
+
+    `seed` is taken modulo 2**32.  Raises `TypeError` where `data` is no str.
+    """
+    cdef Prefix start
+    if not isinstance(data, str):
+        raise TypeError(f"data must be a str, got {type(data).__name__}")
+    start.state = seed & 0xFFFFFFFF
+    start.left = start.shift = start.length = 0
+    return hash_of(absorb_str(start, data))
+
+
+cdef class RendezvousTable:
+    """An immutable set of nodes that tells which of them a key belongs to.
+
+    `nodes` are str (`TypeError` otherwise).  Keys may be anything: they count as Python formats
+    them, so that ``b"k"`` is placed as ``"b'k'"``.
+    """
+
+    cdef readonly tuple nodes
+    cdef tuple names
+    cdef Prefix *prefixes
+    cdef Py_ssize_t count
+
+    def __cinit__(self, nodes):
+        cdef Prefix start
+        cdef Py_ssize_t i
+        start.state = start.left = start.shift = start.length = 0
+        self.nodes = tuple(nodes)
+        for node in self.nodes:
+            if not isinstance(node, str):
+                raise TypeError(f"nodes must be str, got {type(node).__name__}")
+        self.names = tuple([str(node) for node in self.nodes])
+        self.prefixes = <Prefix *>PyMem_Calloc(len(self.nodes), sizeof(Prefix))
+        if self.prefixes == NULL:
+            raise MemoryError()
+        self.count = len(self.nodes)
+        for i in range(self.count):
+            self.prefixes[i] = absorb_str(start, f"{self.nodes[i]}-")
+
+    def __dealloc__(self):
+        PyMem_Free(self.prefixes)
+
+    def __reduce__(self):
+        return type(self), (self.nodes,)
+
+    def choose(self, key):
+        """The node that `key` belongs to (the object that was given), None where there is none."""
+        if self.count == 0:
+            return None
+        return self.nodes[self.best(key)]
+
+    def partition(self, keys):
+        """`keys` by their nodes: both the nodes and each node's keys as they come in `keys`.
+
+        Raises `ValueError` where there are keys but no nodes.
+        """
+        cdef dict result = {}
+        cdef list parts = [None] * self.count
+        cdef list part
+        cdef Py_ssize_t i
+        for key in keys:
+            if self.count == 0:
+                raise ValueError("there are no nodes that keys could belong to")
+            i = self.best(key)
+            part = parts[i]
+            if part is None:
+                part = parts[i] = result.setdefault(self.nodes[i], [])
+            part.append(key)
+        return result
+
+    cdef Py_ssize_t best(self, object key) except -1:
+        """The index of the node with the highest score for `key`; there is at least one node."""
+        cdef uint8_t stack[STACK_SIZE]
+        cdef Text text
+        cdef uint32_t score
+        cdef uint32_t high = 0
+        cdef Py_ssize_t best = 0
+        cdef Py_ssize_t i
+        cdef object string
+        if PyUnicode_CheckExact(key):
+            string = key
+        elif PyBytes_CheckExact(key):
+            string = repr(key)  # what formatting bytes gives, without its BytesWarning
+        else:
+            string = format(key)
+        open_text(string, stack, &text)
+        try:
+            for i in range(self.count):
+                score = hash_of(absorb_text(self.prefixes[i], text.data, text.size))
+                if i == 0 or score > high or (score == high and self.names[i] > self.names[best]):
+                    high = score
+                    best = i
+        finally:
+            PyMem_Free(text.owned)
+        return best

@@ -1,0 +1,406 @@
+"""Every command of memcached's classic text protocol: its signature and docstring, once.
+
+`Commands` is a mixin.  A method encodes its request and hands it to one of a handful of hooks, in
+which the clients differ: `_call` (a request and its reply), `_send` (noreply), `_call_raw`,
+`_leave` (the commands after which the connection is gone) and `_done` (nothing to ask).  It is
+generic over what the hooks give, so that a client whose hooks give awaitables has the same methods.
+No method here may call another public one: whoever wraps them would see one call as two.
+"""
+
+from __future__ import annotations
+
+from .core.replies import (
+    ARITHMETIC,
+    CAS,
+    DELETE,
+    DELETE_MANY,
+    GET,
+    GET_MANY,
+    GETS,
+    GETS_MANY,
+    OK,
+    STATS,
+    STORE,
+    STORE_MANY,
+    TOUCH,
+    VERSION,
+)
+from .stats import convert_stats
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping
+    from typing import Any, Generic, TypeAlias, TypeVar, overload
+
+    from .core import Requests
+
+    Key: TypeAlias = str | bytes
+    K = TypeVar("K", bound=Key)
+
+    AnyR = TypeVar("AnyR")  # a value, or a default: Any
+    BoolR = TypeVar("BoolR")  # bool
+    CasR = TypeVar("CasR")  # bool | None
+    IntR = TypeVar("IntR")  # int | None
+    KeysR = TypeVar("KeysR")  # list[Key]
+    DictR = TypeVar("DictR")  # dict[Any, Any]
+    PairR = TypeVar("PairR")  # tuple[Any, Any]
+    BytesR = TypeVar("BytesR")  # bytes
+    NoneR = TypeVar("NoneR")  # None
+
+    class _Results(Generic[AnyR, BoolR, CasR, IntR, KeysR, DictR, PairR, BytesR, NoneR]):
+        pass
+
+    SyncCommands: TypeAlias = (
+        "Commands[Any, bool, bool | None, int | None, list[Any], dict[Any, Any], tuple[Any, Any],"
+        " bytes, None]"
+    )
+else:
+
+    class _Results:
+        """Stands for typing's Generic, which is not loaded at run time."""
+
+        __slots__ = ()
+
+        def __class_getitem__(cls, parameters):
+            return cls
+
+    AnyR = BoolR = CasR = IntR = KeysR = DictR = PairR = BytesR = NoneR = None
+
+    def overload(function):
+        return function
+
+
+class Commands(_Results[AnyR, BoolR, CasR, IntR, KeysR, DictR, PairR, BytesR, NoneR]):
+    """The commands, over the hooks of a client.
+
+    All of them raise, beside what their own docstring names: `MemcacheIllegalInputError` or
+    `TypeError` for an argument that is refused before anything is sent, `OSError` (`TimeoutError`
+    among them) where the connection fails, `MemcacheUnexpectedCloseError` where the server closes
+    it, `MemcacheUnknownError` for a reply that is none, and the server's own error otherwise.
+
+    Keys are str (ASCII, or any text with ``allow_unicode_keys``) or bytes, at most 250 bytes with
+    the prefix, without whitespace and NUL.  `expire` is in seconds: 0 for never, negative for at
+    once, above 30 days a UNIX time (protocol.txt, "Expiration times").  With `noreply` the server
+    is not waited for: what a method returns then says nothing, and an error is only logged.
+    """
+
+    allow_unicode_keys: bool
+    default_noreply: bool
+    _requests: Requests
+
+    if TYPE_CHECKING:
+
+        def _call(
+            self,
+            kind: int,
+            request: bytes,
+            keys: Any = None,
+            default: Any = None,
+            convert: Callable[[Any], Any] | None = None,
+        ) -> Any: ...
+
+        def _send(self, request: bytes, commands: int, result: Any) -> Any: ...
+
+        def _call_raw(self, request: bytes, end_token: bytes) -> Any: ...
+
+        def _leave(self, request: bytes, answered: bool) -> Any: ...
+
+        def _done(self, result: Any) -> Any: ...
+
+    # -- storage commands ----------------------------------------------------------------------------
+
+    def set(
+        self,
+        key: Key,
+        value: Any,
+        expire: int = 0,
+        noreply: bool | None = None,
+        flags: int | None = None,
+    ) -> BoolR:
+        """Store `value` under `key`, whatever was there (protocol.txt, "Storage commands").
+
+        `flags` (32 bits) overrides the flags that the serde gives.  Returns True; False where the
+        server did not store the item.  `MemcacheServerError` for an item that is too large for it.
+        """
+        return self._store(b"set", key, value, expire, noreply, flags)
+
+    def add(
+        self,
+        key: Key,
+        value: Any,
+        expire: int = 0,
+        noreply: bool | None = None,
+        flags: int | None = None,
+    ) -> BoolR:
+        """Store `value` only where `key` holds nothing (protocol.txt, "Storage commands").
+
+        Returns True where it was stored, False where there was an item already.
+        """
+        return self._store(b"add", key, value, expire, noreply, flags)
+
+    def replace(
+        self,
+        key: Key,
+        value: Any,
+        expire: int = 0,
+        noreply: bool | None = None,
+        flags: int | None = None,
+    ) -> BoolR:
+        """Store `value` only where `key` holds something (protocol.txt, "Storage commands").
+
+        Returns True where it was stored, False on a miss.
+        """
+        return self._store(b"replace", key, value, expire, noreply, flags)
+
+    def append(
+        self,
+        key: Key,
+        value: Any,
+        expire: int = 0,
+        noreply: bool | None = None,
+        flags: int | None = None,
+    ) -> BoolR:
+        """Add `value` behind what `key` holds (protocol.txt, "Storage commands").
+
+        The server keeps the item's flags and expiry and ignores those given here.  Returns True,
+        False on a miss.
+        """
+        return self._store(b"append", key, value, expire, noreply, flags)
+
+    def prepend(
+        self,
+        key: Key,
+        value: Any,
+        expire: int = 0,
+        noreply: bool | None = None,
+        flags: int | None = None,
+    ) -> BoolR:
+        """Add `value` before what `key` holds (protocol.txt, "Storage commands").
+
+        The server keeps the item's flags and expiry and ignores those given here.  Returns True,
+        False on a miss.
+        """
+        return self._store(b"prepend", key, value, expire, noreply, flags)
+
+    def cas(
+        self,
+        key: Key,
+        value: Any,
+        cas: int | str | bytes,
+        expire: int = 0,
+        noreply: bool = False,
+        flags: int | None = None,
+    ) -> CasR:
+        """Store `value` only where the item is still the one that `gets` gave `cas` for.
+
+        See protocol.txt, "Storage commands".  `cas` is the token, digits.  Returns True where it
+        was stored, False where somebody else has changed the item, None where it is gone.
+        """
+        request = self._requests.cas(key, value, cas, expire, noreply, flags)
+        return self._send(request, 1, True) if noreply else self._call(CAS, request)
+
+    def set_many(
+        self,
+        values: Mapping[Any, Any],
+        expire: int = 0,
+        noreply: bool | None = None,
+        flags: int | None = None,
+    ) -> KeysR:
+        """Store every key and value of a mapping, in one go (protocol.txt, "Storage commands").
+
+        Returns the list of keys that were not stored, empty where all were (and always with
+        `noreply`).  Where the server refuses items with an error, the others are stored all the
+        same and the first error is raised.
+        """
+        if noreply is None:
+            noreply = self.default_noreply
+        items = list(values.items())
+        if not items:
+            return self._done([])
+        request = self._requests.store_many(b"set", items, expire, noreply, flags)
+        if noreply:
+            return self._send(request, len(items), [])
+        return self._call(STORE_MANY, request, [key for key, _ in items])
+
+    set_multi = set_many
+
+    def _store(
+        self,
+        verb: bytes,
+        key: Key,
+        value: Any,
+        expire: int,
+        noreply: bool | None,
+        flags: int | None,
+    ) -> Any:
+        if noreply is None:
+            noreply = self.default_noreply
+        request = self._requests.store(verb, key, value, expire, noreply, flags)
+        return self._send(request, 1, True) if noreply else self._call(STORE, request)
+
+    # -- retrieval commands --------------------------------------------------------------------------
+
+    def get(self, key: Key, default: Any = None) -> AnyR:
+        """The value under `key`, `default` on a miss (protocol.txt, "Retrieval command")."""
+        return self._call(GET, self._requests.get(key), key, default)
+
+    def gets(self, key: Key, default: Any = None, cas_default: Any = None) -> PairR:
+        """The value under `key` and its cas token (bytes): ``(value, cas)``.
+
+        ``(default, cas_default)`` on a miss.  See protocol.txt, "Retrieval command".
+        """
+        return self._call(GETS, self._requests.gets(key), key, (default, cas_default))
+
+    def gat(self, key: Key, expire: int = 0, default: Any = None) -> AnyR:
+        """Get and touch: the value under `key`, whose expiry becomes `expire`; `default` on a miss.
+
+        See protocol.txt, "Retrieval command".
+        """
+        return self._call(GET, self._requests.gat(key, expire), key, default)
+
+    def gats(
+        self, key: Key, expire: int = 0, default: Any = None, cas_default: Any = None
+    ) -> PairR:
+        """Like `gat`, with the cas token (bytes): ``(value, cas)``.
+
+        ``(default, cas_default)`` on a miss.  See protocol.txt, "Retrieval command".
+        """
+        return self._call(GETS, self._requests.gats(key, expire), key, (default, cas_default))
+
+    @overload
+    def get_many(self: SyncCommands, keys: Iterable[K]) -> dict[K, Any]: ...
+
+    @overload
+    def get_many(self, keys: Iterable[Any]) -> DictR: ...
+
+    def get_many(self, keys: Iterable[Any]) -> Any:
+        """The values under `keys`, as a dict from the keys given; misses are left out.
+
+        One round trip for any number of keys.  See protocol.txt, "Retrieval command".
+        """
+        keys = list(keys)
+        if not keys:
+            return self._done({})
+        return self._call(GET_MANY, self._requests.get_many(keys), keys)
+
+    get_multi = get_many
+
+    @overload
+    def gets_many(self: SyncCommands, keys: Iterable[K]) -> dict[K, tuple[Any, bytes]]: ...
+
+    @overload
+    def gets_many(self, keys: Iterable[Any]) -> DictR: ...
+
+    def gets_many(self, keys: Iterable[Any]) -> Any:
+        """Like `get_many`, with cas tokens: ``{key: (value, cas)}``; misses are left out."""
+        keys = list(keys)
+        if not keys:
+            return self._done({})
+        return self._call(GETS_MANY, self._requests.gets_many(keys), keys)
+
+    gets_multi = gets_many
+
+    # -- deletion, arithmetic, touch -----------------------------------------------------------------
+
+    def delete(self, key: Key, noreply: bool | None = None) -> BoolR:
+        """Delete the item under `key` (protocol.txt, "Deletion").  False on a miss."""
+        if noreply is None:
+            noreply = self.default_noreply
+        request = self._requests.delete(key, noreply)
+        return self._send(request, 1, True) if noreply else self._call(DELETE, request)
+
+    def delete_many(self, keys: Iterable[Any], noreply: bool | None = None) -> BoolR:
+        """Delete the items under `keys`, in one go (protocol.txt, "Deletion").
+
+        Returns True, whether or not there was anything to delete.
+        """
+        if noreply is None:
+            noreply = self.default_noreply
+        keys = list(keys)
+        if not keys:
+            return self._done(True)
+        request = self._requests.delete_many(keys, noreply)
+        if noreply:
+            return self._send(request, len(keys), True)
+        return self._call(DELETE_MANY, request, keys)
+
+    delete_multi = delete_many
+
+    def incr(self, key: Key, value: int, noreply: bool = False) -> IntR:
+        """Add `value` (64 bits, not negative) to the number under `key`.
+
+        See protocol.txt, "Increment/Decrement": the sum wraps at 2**64.  Returns the new number,
+        None on a miss and with `noreply`.  `MemcacheClientError` where no number is stored.
+        """
+        request = self._requests.incr(key, value, noreply)
+        return self._send(request, 1, None) if noreply else self._call(ARITHMETIC, request)
+
+    def decr(self, key: Key, value: int, noreply: bool = False) -> IntR:
+        """Subtract `value` (64 bits, not negative) from the number under `key`.
+
+        See protocol.txt, "Increment/Decrement": it stops at 0.  Returns the new number, None on a
+        miss and with `noreply`.  `MemcacheClientError` where no number is stored.
+        """
+        request = self._requests.decr(key, value, noreply)
+        return self._send(request, 1, None) if noreply else self._call(ARITHMETIC, request)
+
+    def touch(self, key: Key, expire: int = 0, noreply: bool | None = None) -> BoolR:
+        """Give the item under `key` a new expiry (protocol.txt, "Touch").  False on a miss."""
+        if noreply is None:
+            noreply = self.default_noreply
+        request = self._requests.touch(key, expire, noreply)
+        return self._send(request, 1, True) if noreply else self._call(TOUCH, request)
+
+    # -- the server ----------------------------------------------------------------------------------
+
+    def stats(self, *args: str | bytes) -> DictR:
+        """The server's statistics, as a dict with bytes keys (protocol.txt, "Statistics").
+
+        `args` chooses a sub-command ("items", "slabs", "settings", "reset", ...).  Numbers come as
+        int or float, what is no number as bytes.
+        """
+        return self._call(STATS, self._requests.stats(*args), None, None, convert_stats)
+
+    def version(self) -> BytesR:
+        """The server's version, as bytes (protocol.txt, "version")."""
+        return self._call(VERSION, self._requests.version())
+
+    def flush_all(self, delay: int = 0, noreply: bool | None = None) -> BoolR:
+        """Make all items expire, in `delay` seconds (protocol.txt, "flush_all").  Returns True."""
+        if noreply is None:
+            noreply = self.default_noreply
+        request = self._requests.flush_all(delay, noreply)
+        return self._send(request, 1, True) if noreply else self._call(OK, request)
+
+    def cache_memlimit(self, memlimit: int) -> BoolR:
+        """Limit the server's memory to `memlimit` megabytes (protocol.txt, "cache_memlimit").
+
+        Returns True.
+        """
+        return self._call(OK, self._requests.cache_memlimit(memlimit))
+
+    def raw_command(self, command: str | bytes, end_tokens: str | bytes = "\r\n") -> BytesR:
+        """Send `command`, and return what comes before the first `end_tokens`, as bytes.
+
+        Nothing in `command` is checked.  Unless the command is one whose reply is known to be one
+        line, its connection is closed afterwards: what else comes belongs to no other command.
+        """
+        encoding = "utf-8" if self.allow_unicode_keys else "ascii"
+        token = end_tokens.encode(encoding) if isinstance(end_tokens, str) else bytes(end_tokens)
+        if not token:
+            raise ValueError("end_tokens must not be empty")
+        return self._call_raw(self._requests.raw(command), token)
+
+    def quit(self) -> NoneR:
+        """Tell the server that we leave, and close (protocol.txt, "quit").
+
+        The next command connects anew.
+        """
+        return self._leave(self._requests.quit(), False)
+
+    def shutdown(self, graceful: bool = False) -> NoneR:
+        """Ask the server to stop (protocol.txt, "shutdown"); `graceful` lets it finish first.
+
+        `MemcacheClientError` where the server was not started with ``--enable-shutdown``.
+        """
+        return self._leave(self._requests.shutdown(graceful), True)

@@ -1,0 +1,259 @@
+"""One connection: how it is dialled, and how it ends.
+
+What travels over it is the business of the two exchanges (`exchange.AnyExchange` and the compiled
+`core.PlainExchange`); here is decided which of them a socket gets.  Only the holder of a connection
+closes it: a descriptor closed under somebody who reads from it can be reused for a stranger's
+stream.  Nothing in here may let a half-made connection escape, whatever interrupts the dialling.
+"""
+
+from __future__ import annotations
+
+import _socket
+from time import monotonic
+
+from .core import PlainExchange, ReplyParser, Requests
+from .core.replies import STORE
+from .exceptions import MemcacheClientError, MemcacheError
+from .exchange import AnyExchange
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+
+class NoreplyRecord:
+    """What became of noreply commands that nobody waits for: counted, and logged."""
+
+    def __init__(self, server: str) -> None:
+        self._server = server
+        #: error replies to noreply commands
+        self.errors = 0
+        #: noreply commands whose connection failed before the server had acknowledged them
+        self.lost = 0
+
+    def report(self, commands: int, errors: list[MemcacheError]) -> None:
+        """`errors` came in answer to some of `commands` noreply commands."""
+        self.errors += len(errors)
+        _logger().warning(
+            "%s: %d of %d noreply commands failed; the first error: %s: %s",
+            self._server,
+            len(errors),
+            commands,
+            type(errors[0]).__name__,
+            errors[0],
+        )
+
+    def report_lost(self, commands: int) -> None:
+        """A connection failed with `commands` unacknowledged on it."""
+        self.lost += commands
+        _logger().warning(
+            "%s: the connection failed with %d noreply commands not acknowledged",
+            self._server,
+            commands,
+        )
+
+
+def _logger() -> Any:
+    from logging import getLogger
+
+    return getLogger("cymemcache")
+
+
+class Connection:
+    """A connected socket with its exchange.
+
+    `call` and `send` are those of the exchange: see `exchange.AnyExchange`.
+    """
+
+    __slots__ = ("__weakref__", "_record", "call", "exchange", "generation", "send", "sock")
+
+    def __init__(self, sock: Any, exchange: Any, record: NoreplyRecord) -> None:
+        self.sock = sock
+        self.exchange = exchange
+        self.call = exchange.call
+        self.send = exchange.send
+        #: of the pool, when this connection was dialled
+        self.generation = 0
+        self._record = record
+
+    def close(self) -> None:
+        """Close the descriptor.  What was sent before still reaches the server."""
+        try:
+            self.sock.close()
+        except Exception:  # nothing that a caller could do about it
+            pass
+
+    def discard(self) -> None:
+        """Close after a failure: noreply commands not acknowledged may be lost."""
+        self.close()
+        lost = self.exchange.unacknowledged
+        if lost and not self.exchange.forked():
+            self._record.report_lost(lost)
+
+    def __del__(self) -> None:
+        # An interruption can lose a connection between two statements of its holder.
+        try:
+            sock = self.sock
+        except AttributeError:
+            return
+        try:
+            sock.close()
+        except Exception:
+            pass
+
+
+class Dialler:
+    """Makes connections to one server as the client's options say."""
+
+    def __init__(
+        self,
+        server: tuple[str, int] | str,
+        options: dict[str, Any],
+        requests: Requests,
+        decode: int,
+        record: NoreplyRecord,
+    ) -> None:
+        self.server = server
+        self._socket_module = options["socket_module"]
+        self._connect_timeout: float | None = options["connect_timeout"]
+        self._timeout: float | None = options["timeout"]
+        self._no_delay = options["no_delay"]
+        self._keepalive = options["socket_keepalive"]
+        self._tls_context = options["tls_context"]
+        self._max_value_size = options["max_value_size"]
+        self._decode = decode
+        self._record = record
+        self._authentication = b""
+        username, password = options["username"], options["password"]
+        if (username is None) != (password is None):
+            raise ValueError("username and password must be given together")
+        if username is not None:
+            self._authentication = requests.authenticate(username, password)
+        if self._tls_context is not None and isinstance(server, str):
+            raise ValueError("tls_context: a UNIX socket is not spoken to over TLS")
+
+    def dial(self) -> Connection:
+        """A new connection, authenticated where credentials were given.
+
+        Raises the `OSError` of the last address that was tried, with a note for each of them.
+        """
+        began = monotonic()
+        sock = self._connect(began)
+        try:
+            if self._authentication:
+                self._authenticate(sock, self._left(began))
+            return Connection(sock, self._exchange(sock, self._timeout), self._record)
+        except BaseException:
+            sock.close()
+            raise
+
+    def adopt(self, sock: Any) -> Connection:
+        """A connection over a socket-like object of the user's own, as it is."""
+        parser = ReplyParser(self._decode, self._max_value_size)
+        exchange = AnyExchange(sock, parser, self._timeout, self._record.report)
+        return Connection(sock, exchange, self._record)
+
+    def _exchange(self, sock: Any, timeout: float | None) -> Any:
+        """The exchange for a socket that we dialled."""
+        parser = ReplyParser(self._decode, self._max_value_size)
+        # The type alone tells too much: gevent's sockets pass for it after monkey-patching.
+        plain = getattr(type(sock), "recv_into", None) is _socket.socket.recv_into
+        if PlainExchange is not None and plain:
+            sock.settimeout(None)
+            _set_receive_timeout(sock, timeout)
+            return PlainExchange(sock, parser, timeout, self._record.report)
+        sock.settimeout(timeout)
+        return AnyExchange(sock, parser, timeout, self._record.report)
+
+    def _authenticate(self, sock: Any, left: float | None) -> None:
+        """The first command to a server with ``-Y``; see "Authentication" in protocol.txt."""
+        timeout = self._timeout if left is None else left
+        try:
+            self._exchange(sock, timeout).call(self._authentication, STORE)
+        except MemcacheClientError as error:
+            raise MemcacheClientError(f"username or password was refused: {error}") from None
+
+    def _left(self, began: float) -> float | None:
+        """Seconds left of connect_timeout, None where there is no limit."""
+        if self._connect_timeout is None:
+            return None
+        left = self._connect_timeout - (monotonic() - began)
+        if left <= 0:
+            raise TimeoutError(f"timed out: no connection within {self._connect_timeout:g} s")
+        return left
+
+    def _connect(self, began: float) -> Any:
+        module = self._socket_module
+        if isinstance(self.server, str):
+            return self._connect_to(module.AF_UNIX, 0, self.server, self._left(began))
+        host, port = self.server
+        addresses = module.getaddrinfo(
+            host, port, module.AF_UNSPEC, module.SOCK_STREAM, module.IPPROTO_TCP
+        )
+        failures: list[tuple[Any, Exception]] = []
+        for number, (family, _, protocol, _, address) in enumerate(addresses):
+            try:
+                left = self._left(began)
+                if left is not None:
+                    # An address that swallows packets must leave some time for the next.
+                    left /= len(addresses) - number
+                sock = self._connect_to(family, protocol, address, left)
+            except Exception as error:
+                failures.append((address, error))
+                continue
+            try:
+                return self._secured(sock, host, began)
+            except BaseException:
+                sock.close()
+                raise
+        if not failures:
+            raise OSError(f"{host!r} has no address")
+        last = failures[-1][1]
+        for address, earlier in failures[:-1]:
+            last.add_note(f"before that, {address}: {earlier}")
+        raise last
+
+    def _connect_to(self, family: int, protocol: int, address: Any, left: float | None) -> Any:
+        module = self._socket_module
+        sock = module.socket(family, module.SOCK_STREAM, protocol)
+        try:
+            if family != getattr(module, "AF_UNIX", None):
+                self._set_tcp_options(sock)
+            sock.settimeout(left)
+            sock.connect(address)
+        except BaseException:
+            sock.close()
+            raise
+        return sock
+
+    def _set_tcp_options(self, sock: Any) -> None:
+        if self._no_delay:
+            sock.setsockopt(_socket.IPPROTO_TCP, _socket.TCP_NODELAY, 1)
+        keepalive = self._keepalive
+        if keepalive is None:
+            return
+        sock.setsockopt(_socket.SOL_SOCKET, _socket.SO_KEEPALIVE, 1)
+        # macOS has the first one under another name.
+        idle = getattr(_socket, "TCP_KEEPIDLE", None) or _socket.TCP_KEEPALIVE
+        sock.setsockopt(_socket.IPPROTO_TCP, idle, keepalive.idle)
+        sock.setsockopt(_socket.IPPROTO_TCP, _socket.TCP_KEEPINTVL, keepalive.intvl)
+        sock.setsockopt(_socket.IPPROTO_TCP, _socket.TCP_KEEPCNT, keepalive.cnt)
+
+    def _secured(self, sock: Any, host: str, began: float) -> Any:
+        if self._tls_context is None:
+            return sock
+        sock.settimeout(self._left(began))
+        return self._tls_context.wrap_socket(sock, server_hostname=host)
+
+
+def _set_receive_timeout(sock: Any, timeout: float | None) -> None:
+    """Bound a blocking receive in the kernel, so that the usual command needs no poll."""
+    from struct import pack
+
+    seconds, rest = divmod(timeout or 0.0, 1)
+    microseconds = int(rest * 1e6)
+    if timeout is not None and not seconds and not microseconds:
+        microseconds = 1  # zero is no limit at all
+    sock.setsockopt(
+        _socket.SOL_SOCKET, _socket.SO_RCVTIMEO, pack("@ll", int(seconds), microseconds)
+    )

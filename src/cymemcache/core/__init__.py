@@ -1,0 +1,54 @@
+"""The sans-I/O core, and the one place that chooses its compiled or its pure twin.
+
+`CYMEMCACHE_IMPL` in the environment decides: ``c`` (which raises where the extension is missing),
+``python``, or unset for the compiled one where it is there.  It is all or nothing: a process never
+runs a mix of the two.  No other module imports a compiled one.
+"""
+
+from __future__ import annotations
+
+import os
+
+__all__ = ["PlainExchange", "RendezvousTable", "ReplyParser", "Requests", "impl", "murmur3_32"]
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from .parser_py import ReplyParser as ReplyParser
+    from .rendezvous_py import RendezvousTable as RendezvousTable
+    from .rendezvous_py import murmur3_32 as murmur3_32
+    from .requests_py import Requests as Requests
+
+    impl: str
+    # The exchange of bytes over a plain socket in one compiled call; None on the pure twin.
+    PlainExchange: Any
+else:
+    _wanted = os.environ.get("CYMEMCACHE_IMPL", "")
+    if _wanted not in ("", "c", "python"):
+        raise ImportError(f"CYMEMCACHE_IMPL must be 'c' or 'python' where it is set, not {_wanted!r}")
+
+    impl = "python"
+    if _wanted != "python":
+        try:
+            from .parser_c import ReplyParser
+            from .rendezvous_c import RendezvousTable, murmur3_32
+            from .requests_c import Requests
+
+            if os.name == "posix":
+                from .exchange_c import PlainExchange
+            else:
+                PlainExchange = None
+            impl = "c"
+        except ImportError as error:
+            if _wanted == "c":
+                raise ImportError(
+                    "CYMEMCACHE_IMPL=c, but the compiled core of cymemcache is not there: install a "
+                    "wheel for this platform, or build with CYMEMCACHE_BUILD_EXT=1"
+                ) from error
+    if impl == "python":
+        from .parser_py import ReplyParser
+        from .rendezvous_py import RendezvousTable, murmur3_32
+        from .requests_py import Requests
+
+        PlainExchange = None

@@ -1,0 +1,565 @@
+"""The reply parser, pure: bytes in, finished Python results out.
+
+One parser serves one connection.  Bytes come in through `get_buffer` and `buffer_updated`, which is
+what `socket.recv_into` and `asyncio.BufferedProtocol` both speak; `parse` then gives the result of
+the reply that is next in line.  It knows nothing of sockets and must never hand out a value under
+a key that was not asked for: whatever is not a legal reply raises, and the parser is finished.
+"""
+
+from __future__ import annotations
+
+from ..exceptions import MemcacheError, MemcacheServerError
+from . import replies
+from .replies import (
+    DECODE_LATER,
+    DECODE_RAW,
+    FLAG_INTEGER,
+    FLAG_LONG,
+    FLAG_TEXT,
+    GET,
+    GETS,
+    GETS_MANY,
+    MAX_LINE_LENGTH,
+    MAX_VALUE_SIZE,
+    NEED_DATA,
+    PartialFailure,
+    Undecoded,
+    broken_error,
+    endless_error,
+    keeps_in_step,
+    protocol_error,
+    server_error,
+    too_large_error,
+)
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from typing import Any
+
+_BUFFER_SIZE = 1 << 16  # what one receive can take
+_DIRECT_SIZE = 1 << 15  # larger values are received into a buffer of their own
+_FIRST_TARGET = 1 << 20  # what is set aside for a value of which little has arrived
+
+_MAX_FLAGS = (1 << 32) - 1
+_MAX_UINT64 = (1 << 64) - 1
+
+_TRUE_FALSE: dict[int, dict[bytes, bool | None]] = {
+    replies.STORE: {b"STORED": True, b"NOT_STORED": False},
+    replies.CAS: {b"STORED": True, b"NOT_STORED": False, b"EXISTS": False, b"NOT_FOUND": None},
+    replies.DELETE: {b"DELETED": True, b"NOT_FOUND": False},
+    replies.TOUCH: {b"TOUCHED": True, b"NOT_FOUND": False},
+}
+_REFUSALS = (b"BUSY", b"BADCLASS", b"NOSPARE", b"NOTFULL", b"UNSAFE", b"SAME")
+
+
+class ReplyParser:
+    """Parses the replies of one connection, in the order of their requests.
+
+    `decode` says how the values of a fetch are decoded (one of `replies.DECODE_*`),
+    `max_value_size` (bytes) which size a server may announce for one.
+    """
+
+    def __init__(
+        self,
+        decode: int = DECODE_RAW,
+        max_value_size: int = replies.DEFAULT_MAX_VALUE_SIZE,
+    ) -> None:
+        if decode not in (DECODE_RAW, replies.DECODE_STOCK, DECODE_LATER):
+            raise ValueError(f"decode must be one of replies.DECODE_*, not {decode!r}")
+        if not 0 <= max_value_size <= MAX_VALUE_SIZE:
+            raise ValueError(f"max_value_size must be from 0 to {MAX_VALUE_SIZE} bytes")
+        self._decode = decode
+        self._max_value_size = max_value_size
+        self._data = b""  # what has arrived and is not parsed, from _pos on
+        self._pos = 0
+        self._scratch: bytearray | None = None
+        self._handed: bytearray | None = None  # what the last get_buffer gave a view of
+        self._handed_size = 0
+        self._broken = False
+        # The value that is being received into a buffer of its own.
+        self._target: bytearray | None = None
+        self._filled = 0
+        self._size = -1  # of the value whose data comes next, -1 where a line comes next
+        # The reply in progress.
+        self._kind = 0
+        self._result: Any = None
+        self._items: list[tuple[Any, bytes, int]] = []
+        self._error: MemcacheError | None = None
+        self._tokens: list[bytes] = []  # of the request line that is being answered
+        self._next = 0  # the first token not yet passed
+        self._base = 0  # index of the line's first key among all keys
+        self._line_end = 0  # offset of the request's next line
+        self._answered: set[int] = set()
+        self._lookup: dict[bytes, list[int]] | None = None
+        self._value_index = 0
+        self._value_flags = 0
+        self._value_cas = b""
+        self._noreply_errors: list[MemcacheError] = []
+        #: How many replies of the batch in progress are complete.
+        self.progress = 0
+
+    # -- bytes in ------------------------------------------------------------------------------
+
+    def get_buffer(self, sizehint: int = -1) -> memoryview:
+        """Writable memory for the next bytes from the server; follow with `buffer_updated`."""
+        target = self._target
+        if target is not None and self._filled < self._size:
+            if self._filled == len(target):
+                more = min(self._size - self._filled, self._filled)
+                self._target = target = target + bytes(more)
+            self._handed = target
+            self._handed_size = len(target) - self._filled
+            return memoryview(target)[self._filled :]
+        scratch = self._scratch
+        if scratch is None:
+            self._scratch = scratch = bytearray(_BUFFER_SIZE)
+        self._handed = scratch
+        self._handed_size = _BUFFER_SIZE
+        return memoryview(scratch)
+
+    def buffer_updated(self, nbytes: int) -> None:
+        """Take the first `nbytes` of what `get_buffer` gave."""
+        handed = self._handed
+        if handed is None or not 0 <= nbytes <= self._handed_size:
+            raise ValueError(f"buffer_updated({nbytes}) without a buffer of that size")
+        self._handed = None
+        if handed is self._target:
+            self._filled += nbytes
+            return
+        new = bytes(memoryview(handed)[:nbytes])
+        self._data = self._data[self._pos :] + new if self._pos < len(self._data) else new
+        self._pos = 0
+
+    @property
+    def pending(self) -> int:
+        """Bytes that have arrived and belong to no reply parsed so far."""
+        return len(self._data) - self._pos + (self._filled if self._target is not None else 0)
+
+    # -- results out ---------------------------------------------------------------------------
+
+    def parse(self, kind: int, request: bytes = b"", keys: Any = None, default: Any = None) -> Any:
+        """The result of the next reply, `NEED_DATA`, or the server's error as an instance.
+
+        `kind` is one of the kinds in `replies`, `request` the bytes that were sent, `keys` the
+        caller's own key (single fetches) or list of keys, `default` what a single fetch gives on
+        a miss.  After `NEED_DATA` call again with the same arguments once more has arrived.
+        Raises where the connection must be closed: `MemcacheUnknownError` for an illegal reply,
+        the server's error where the end of its reply cannot be known.
+        """
+        if self._broken:
+            raise broken_error()
+        handler = _HANDLERS.get(kind)
+        if handler is None:
+            raise ValueError(f"no such kind of reply: {kind!r}")
+        if self._kind not in (0, kind):
+            raise ValueError(f"a reply of kind {self._kind} is being parsed, not {kind}")
+        self._handed = None
+        if self._pos == len(self._data) and self._target is None:
+            return NEED_DATA
+        try:
+            result = handler(self, kind, request, keys, default)
+        except BaseException:
+            self._broken = True
+            raise
+        if result is not NEED_DATA:
+            self._kind = 0
+            if self._pos == len(self._data):
+                self._data = b""
+                self._pos = 0
+                self._scratch = None
+        return result
+
+    def _line(self, request: bytes, bare_newline: bool = False) -> bytes | None:
+        """The next line without its end, None where it is not complete."""
+        data = self._data
+        end = data.find(b"\n", self._pos)
+        length = (end if end >= 0 else len(data)) - self._pos
+        if length > MAX_LINE_LENGTH:
+            raise protocol_error(data[self._pos : self._pos + MAX_LINE_LENGTH], request)
+        if end < 0:
+            return None
+        start, self._pos = self._pos, end + 1
+        if end > start and data[end - 1] == 13:
+            return data[start : end - 1]
+        if bare_newline:
+            return data[start:end]
+        raise protocol_error(data[start:end], request)
+
+    def _single(self, kind: int, request: bytes, keys: Any, default: Any) -> Any:
+        line = self._line(request)
+        if line is None:
+            return NEED_DATA
+        results = _TRUE_FALSE[kind]
+        if line in results:
+            return results[line]
+        in_step = kind not in (replies.STORE, replies.CAS) or line.startswith(b"SERVER_ERROR")
+        return self._error_or_raise(line, request, in_step)
+
+    def _error_or_raise(self, line: bytes, request: bytes, in_step: bool = True) -> MemcacheError:
+        error = server_error(line, request)
+        if error is None:
+            raise protocol_error(line, request)
+        if in_step and keeps_in_step(line):
+            return error
+        raise error
+
+    def _batch(self, kind: int, request: bytes, keys: Sequence[Any], default: Any) -> Any:
+        store = kind == replies.STORE_MANY
+        results = _TRUE_FALSE[replies.STORE if store else replies.DELETE]
+        if self._kind == 0:
+            self._kind = kind
+            self._result = []
+            self._error = None
+            self.progress = 0
+        while self.progress < len(keys):
+            line = self._line(request)
+            if line is None:
+                return NEED_DATA
+            if line in results:
+                stored = results[line]
+            else:
+                in_step = not store or line.startswith(b"SERVER_ERROR")
+                error = self._error_or_raise(line, request, in_step)
+                self._error = self._error or error
+                stored = False
+            if store and not stored:
+                self._result.append(keys[self.progress])
+            self.progress += 1
+        result: Any = self._result if store else True
+        self._result = None
+        return result if self._error is None else PartialFailure(result, self._error)
+
+    def _arithmetic(self, kind: int, request: bytes, keys: Any, default: Any) -> Any:
+        line = self._line(request)
+        if line is None:
+            return NEED_DATA
+        if line == b"NOT_FOUND":
+            return None
+        number = _digits(line, 20, _MAX_UINT64)
+        return number if number >= 0 else self._error_or_raise(line, request)
+
+    def _ok(self, kind: int, request: bytes, keys: Any, default: Any) -> Any:
+        line = self._line(request)
+        if line is None:
+            return NEED_DATA
+        if line == b"OK":
+            return True
+        if line.partition(b" ")[0] in _REFUSALS:
+            return MemcacheServerError(line.decode("utf-8", "replace"))
+        return self._error_or_raise(line, request)
+
+    def _version(self, kind: int, request: bytes, keys: Any, default: Any) -> Any:
+        line = self._line(request)
+        if line is None:
+            return NEED_DATA
+        if line.startswith(b"VERSION "):
+            return line[8:]
+        return self._error_or_raise(line, request)
+
+    def _any_line(self, kind: int, request: bytes, keys: Any, default: Any) -> Any:
+        line = self._line(request)
+        if line is None:
+            return NEED_DATA
+        error = server_error(line, request)
+        if error is None:
+            return line
+        if keeps_in_step(line):
+            return error
+        raise error
+
+    def _stats(self, kind: int, request: bytes, keys: Any, default: Any) -> Any:
+        if self._kind == 0:
+            self._kind = kind
+            self._result = {}
+            self.progress = 0
+        result = self._result
+        while True:
+            line = self._line(request)
+            if line is None:
+                return NEED_DATA
+            first = self.progress == 0
+            self.progress += 1
+            word, _, rest = line.partition(b" ")
+            if word in (b"STAT", b"ITEM", b"PREFIX") and rest:
+                name, _, value = rest.partition(b" ")
+                result[name] = value
+            elif line == b"END" or (first and line in (b"RESET", b"OK")):
+                self._result = None
+                return result
+            else:
+                return self._error_or_raise(line, request, first)
+
+    def _metadump(self, kind: int, request: bytes, keys: Any, default: Any) -> Any:
+        if self._kind == 0:
+            self._kind = kind
+            self._result = []
+        lines = self._result
+        while True:
+            line = self._line(request, bare_newline=True)
+            if line is None:
+                return NEED_DATA
+            if line in (b"END", b"EN"):
+                self._result = None
+                return lines
+            if line.startswith((b"key=", b"mg ")):
+                lines.append(line)
+            elif not lines and line.partition(b" ")[0] in _REFUSALS:
+                return MemcacheServerError(line.decode("utf-8", "replace"))
+            else:
+                return self._error_or_raise(line, request, not lines)
+
+    def _config(self, kind: int, request: bytes, keys: Any, default: Any) -> Any:
+        if self._kind == 0:
+            self._kind = kind
+            self._result = None
+        while True:
+            if self._size >= 0:
+                value = self._value(request)
+                if value is None:
+                    return NEED_DATA
+                self._result = value
+                continue
+            line = self._line(request)
+            if line is None:
+                return NEED_DATA
+            result = self._result
+            if line == b"END":
+                self._result = None
+                return result
+            words = line.split(b" ")
+            if result is None and len(words) == 4 and words[0] == b"CONFIG":
+                self._announce(words[2], words[3], line, request)
+            else:
+                return self._error_or_raise(line, request, result is None)
+
+    def _raw(self, kind: int, request: bytes, end_token: bytes, default: Any) -> Any:
+        data, start = self._data, self._pos
+        if data.startswith((b"ERROR", b"CLIENT_ERROR", b"SERVER_ERROR"), start):
+            line_end = data.find(b"\r\n", start)
+            if line_end < 0:
+                if len(data) - start > MAX_LINE_LENGTH:
+                    raise protocol_error(data[start : start + MAX_LINE_LENGTH], request)
+                return NEED_DATA
+            error = server_error(data[start:line_end], request)
+            if error is not None:
+                self._pos = line_end + 2
+                return error
+        end = data.find(end_token, start)
+        if end < 0:
+            if len(data) - start > self._max_value_size:
+                raise endless_error(self._max_value_size)
+            return NEED_DATA
+        self._pos = end + len(end_token)
+        return data[start:end]
+
+    def _barrier(self, kind: int, request: bytes, keys: Any, default: Any) -> Any:
+        while True:
+            line = self._line(request)
+            if line is None:
+                return NEED_DATA
+            if line.startswith(b"VERSION ") and kind == replies.BARRIER:
+                errors, self._noreply_errors = self._noreply_errors, []
+                return errors
+            error = server_error(line, request)
+            if error is not None:
+                self._noreply_errors.append(error)
+
+    # -- fetches -------------------------------------------------------------------------------
+
+    def _fetch_one(self, kind: int, request: bytes, key: Any, default: Any) -> Any:
+        """The common case, one key whose whole reply has arrived, without any state."""
+        if self._kind == 0 and kind == GET:
+            data, pos = self._data, self._pos
+            if data.startswith(b"END\r\n", pos):
+                self._pos = pos + 5
+                return default
+            end = data.find(b"\r\n", pos)
+            if end >= 0 and request.startswith(b"get ") and data.startswith(b"VALUE ", pos):
+                words = data[pos:end].split(b" ")
+                if len(words) == 4 and words[1] == request[4:-2]:
+                    flags = _digits(words[2], 10, _MAX_FLAGS)
+                    size = _digits(words[3], 10, self._max_value_size)
+                    stop = end + 2 + size
+                    if flags >= 0 and size >= 0 and data.startswith(b"\r\nEND\r\n", stop):
+                        self._pos = stop + 7
+                        value = data[end + 2 : stop]
+                        if self._decode == DECODE_RAW:
+                            return value
+                        decoded, done = self._decoded(value, flags)
+                        return decoded if done else Undecoded(value, [(key, value, flags)])
+        return self._fetch(kind, request, [key], default)
+
+    def _fetch(self, kind: int, request: bytes, keys: Sequence[Any], default: Any) -> Any:
+        cas = kind in (GETS, GETS_MANY)
+        if self._kind == 0:
+            self._kind = kind
+            self._result = {}
+            self._items = []
+            self.progress = 0
+            self._base = self._line_end = 0
+            self._tokens = []
+            self._begin_line(request)
+        while True:
+            if self._size >= 0:
+                value = self._value(request)
+                if value is None:
+                    return NEED_DATA
+                key = keys[self._value_index]
+                flags = self._value_flags
+                decoded: Any = value
+                if self._decode != DECODE_RAW:
+                    decoded, done = self._decoded(value, flags)
+                    if not done:
+                        self._items.append((key, value, flags))
+                self._result[key] = (decoded, self._value_cas) if cas else decoded
+                continue
+            line = self._line(request)
+            if line is None:
+                return NEED_DATA
+            if line.startswith(b"VALUE "):
+                words = line.split(b" ")
+                if len(words) != (5 if cas else 4):
+                    raise protocol_error(line, request)
+                if cas:
+                    if _digits(words[4], 20, _MAX_UINT64) < 0:
+                        raise protocol_error(line, request)
+                    self._value_cas = words[4]
+                self._announce(words[2], words[3], line, request)
+                self._value_index = self._match(words[1], line, request)
+            elif line == b"END":
+                self.progress += 1
+                if self._line_end < len(request):
+                    self._begin_line(request)
+                    continue
+                return self._fetched(kind, default)
+            else:
+                raise server_error(line, request) or protocol_error(line, request)
+
+    def _fetched(self, kind: int, default: Any) -> Any:
+        result, items = self._result, self._items
+        self._result = self._lookup = None
+        self._items = []
+        if kind in (GET, GETS):
+            result = next(iter(result.values())) if result else default
+        return Undecoded(result, items) if items else result
+
+    def _begin_line(self, request: bytes) -> None:
+        """Make the next line of the request the one that is being answered."""
+        self._base += len(self._tokens)
+        start = self._line_end
+        end = request.find(b"\r\n", start)
+        if end < 0:
+            raise ValueError("the request of a fetch must be the bytes that were sent")
+        words = request[start:end].split(b" ")
+        self._tokens = words[2 if words[0].startswith(b"gat") else 1 :]
+        self._line_end = end + 2
+        self._next = 0
+        self._answered = set()
+        self._lookup = None
+
+    def _match(self, token: bytes, line: bytes, request: bytes) -> int:
+        """Index of the key that a VALUE of this wire key answers."""
+        if self._lookup is None:
+            try:
+                index = self._tokens.index(token, self._next)
+            except ValueError:
+                self._look_up()
+            else:
+                self._next = index + 1
+                self._answered.add(index)
+                return self._base + index
+        waiting = self._lookup.get(token) if self._lookup is not None else None
+        if not waiting:
+            raise protocol_error(line, request)
+        return self._base + waiting.pop(0)
+
+    def _look_up(self) -> None:
+        """The reply does not follow the order of the request: match by table from here on."""
+        self._lookup = lookup = {}
+        for index, token in enumerate(self._tokens):
+            if index not in self._answered:
+                lookup.setdefault(token, []).append(index)
+
+    def _announce(self, flags: bytes, size: bytes, line: bytes, request: bytes) -> None:
+        self._value_flags = _digits(flags, 10, _MAX_FLAGS)
+        number = _digits(size, 10, MAX_VALUE_SIZE)
+        if self._value_flags < 0 or number < 0:
+            raise protocol_error(line, request)
+        if number > self._max_value_size:
+            raise too_large_error(number, self._max_value_size)
+        self._size = number
+        if number > _DIRECT_SIZE and len(self._data) - self._pos < number:
+            self._filled = arrived = len(self._data) - self._pos
+            self._target = bytearray(max(arrived, min(number, _FIRST_TARGET)))
+            self._target[:arrived] = memoryview(self._data)[self._pos :]
+            self._data = b""
+            self._pos = 0
+
+    def _value(self, request: bytes) -> bytes | None:
+        """The announced value, None where it or the line end after it has not arrived whole."""
+        size = self._size
+        if self._target is None:
+            end = self._pos + size
+            if len(self._data) < end + 2:
+                return None
+            value = self._data[self._pos : end]
+            self._pos = end
+        else:
+            if self._filled < size or len(self._data) - self._pos < 2:
+                return None
+            value = bytes(self._target)
+            self._target = None
+        if not self._data.startswith(b"\r\n", self._pos):
+            raise protocol_error(self._data[self._pos : self._pos + 2], request)
+        self._pos += 2
+        self._size = -1
+        return value
+
+    def _decoded(self, value: bytes, flags: int) -> tuple[Any, bool]:
+        """The value as the stock serde reads it, and whether that was possible here."""
+        if self._decode == DECODE_LATER:
+            return value, False
+        if flags == 0:
+            return value, True
+        try:
+            if flags == FLAG_TEXT:
+                return value.decode("utf-8"), True
+            if flags in (FLAG_INTEGER, FLAG_LONG):
+                return int(value), True
+        except ValueError:
+            pass  # the serde raises it, once the connection has gone back
+        return value, False
+
+
+def _digits(text: bytes, most: int, limit: int) -> int:
+    """The number that `text` writes in ASCII digits, -1 where it is none or above `limit`."""
+    if text.isdigit() and len(text) <= most:
+        number = int(text)
+        if number <= limit:
+            return number
+    return -1
+
+
+_HANDLERS: dict[int, Callable[[ReplyParser, int, bytes, Any, Any], Any]] = {
+    replies.GET: ReplyParser._fetch_one,
+    replies.GETS: ReplyParser._fetch_one,
+    replies.GET_MANY: ReplyParser._fetch,
+    replies.GETS_MANY: ReplyParser._fetch,
+    replies.STORE: ReplyParser._single,
+    replies.CAS: ReplyParser._single,
+    replies.STORE_MANY: ReplyParser._batch,
+    replies.DELETE: ReplyParser._single,
+    replies.DELETE_MANY: ReplyParser._batch,
+    replies.ARITHMETIC: ReplyParser._arithmetic,
+    replies.TOUCH: ReplyParser._single,
+    replies.OK: ReplyParser._ok,
+    replies.VERSION: ReplyParser._version,
+    replies.STATS: ReplyParser._stats,
+    replies.METADUMP: ReplyParser._metadump,
+    replies.CONFIG: ReplyParser._config,
+    replies.LINE: ReplyParser._any_line,
+    replies.RAW: ReplyParser._raw,
+    replies.BARRIER: ReplyParser._barrier,
+    replies.DRAIN: ReplyParser._barrier,
+}

@@ -1,0 +1,190 @@
+"""What both twins share: the kinds of reply a parser can be asked for, and its special results.
+
+Names, shapes and the wording of errors only: no parsing, and nothing that the hot path calls.  The
+numbers stand again in the compiled parser, where a test holds the two lists against each other.
+"""
+
+from __future__ import annotations
+
+from ..exceptions import (
+    MemcacheClientError,
+    MemcacheError,
+    MemcacheServerError,
+    MemcacheUnexpectedCloseError,
+    MemcacheUnknownCommandError,
+    MemcacheUnknownError,
+)
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+
+class _Mark:
+    """A result that no reply can have."""
+
+    __slots__ = ("_name",)
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+
+    def __repr__(self) -> str:
+        return self._name
+
+
+NEED_DATA = _Mark("NEED_DATA")  # of a parser: the reply is not complete yet
+STALE = _Mark("STALE")  # of an exchange: the connection is of no use, nothing was sent
+
+# Kinds of reply.  "-> " tells the result; an error line of the server becomes an error *instance*
+# where the reply is known to end with it, and is raised where it is not.
+GET = 1  # one key -> its value, or the default
+GETS = 2  # one key -> (value, cas token), or the default
+GET_MANY = 3  # any number of keys -> {key: value}
+GETS_MANY = 4  # any number of keys -> {key: (value, cas token)}
+STORE = 5  # set add replace append prepend -> True, False (NOT_STORED)
+CAS = 6  # -> True, False (EXISTS, NOT_STORED), None (NOT_FOUND)
+STORE_MANY = 7  # one STORE reply per key -> list of the keys that were not stored
+DELETE = 8  # -> True, False (NOT_FOUND)
+DELETE_MANY = 9  # one DELETE reply per key -> True
+ARITHMETIC = 10  # incr decr -> int, None (NOT_FOUND)
+TOUCH = 11  # -> True, False (NOT_FOUND)
+OK = 12  # flush_all verbosity cache_memlimit slabs lru_crawler -> True
+VERSION = 13  # -> bytes
+STATS = 14  # STAT, ITEM, PREFIX lines up to END, or RESET, or OK -> {bytes: bytes}
+METADUMP = 15  # lines up to END or EN -> [bytes]
+CONFIG = 16  # config get -> bytes, None where there is no such configuration
+LINE = 17  # any one line -> bytes
+RAW = 18  # anything up to an end token (given in the place of the keys) -> bytes
+BARRIER = 19  # whatever belongs to noreply commands, up to a VERSION line -> list of its errors
+DRAIN = 20  # whatever belongs to noreply commands so far -> NEED_DATA, always
+
+# Flags of the stock serde (those of pymemcache, and of python-memcached before it).
+FLAG_BYTES = 0
+FLAG_PICKLE = 1 << 0
+FLAG_INTEGER = 1 << 1
+FLAG_LONG = 1 << 2
+FLAG_COMPRESSED = 1 << 3
+FLAG_TEXT = 1 << 4
+
+# How a parser decodes the values of a fetch.
+DECODE_RAW = 0  # values are bytes, flags are dropped
+DECODE_STOCK = 1  # bytes, str and int by their stock flags; anything else comes as `Undecoded`
+DECODE_LATER = 2  # every value comes as `Undecoded`
+
+# Limits, in bytes.
+MAX_KEY_LENGTH = 250
+MAX_LINE_LENGTH = 1 << 16
+MAX_VALUE_SIZE = (1 << 31) - 3  # memcached reads lengths as int32 and adds the final CR LF
+DEFAULT_MAX_VALUE_SIZE = 1 << 30
+DEFAULT_MAX_REQUEST_SIZE = 1 << 20
+
+
+class Undecoded:
+    """A fetch result in which some values still need the serde.
+
+    Deserializing runs other people's code, so it happens after the connection has gone back.
+    `items` holds ``(key, value, flags)`` of each such value, in the order of the reply; `result`
+    is the finished result, with the raw bytes where the deserialized values have to go.
+    """
+
+    __slots__ = ("items", "result")
+
+    def __init__(self, result: Any, items: list[tuple[Any, bytes, int]]) -> None:
+        self.result = result
+        self.items = items
+
+
+class PartialFailure:
+    """The result of a batch in which the server answered some commands with an error line.
+
+    `result` is what the batch gives apart from that (the failed keys included), `error` the first
+    of the errors.
+    """
+
+    __slots__ = ("error", "result")
+
+    def __init__(self, result: Any, error: MemcacheError) -> None:
+        self.result = result
+        self.error = error
+
+
+def server_error(line: bytes, request: bytes) -> MemcacheError | None:
+    """The error that `line` (without CR LF) stands for, None where it is no error line.
+
+    `request` is what was sent: its first word names a command that the server does not know.
+    """
+    word, _, reason = line.partition(b" ")
+    text = reason.decode("utf-8", "replace")
+    if word == b"SERVER_ERROR":
+        if reason.startswith(b"object too large"):
+            text += " (compress the value, or raise memcached's -I)"
+        return MemcacheServerError(text)
+    if word == b"CLIENT_ERROR":
+        return MemcacheClientError(text)
+    if word != b"ERROR":
+        return None
+    if reason:  # such as "ERROR Too many open connections": the command has nothing to do with it
+        return MemcacheServerError(text)
+    verb = request.partition(b"\r\n")[0].partition(b" ")[0].decode("ascii", "replace")
+    return MemcacheUnknownCommandError(
+        f"the server does not know the command {verb[:100]!r}, or has it turned off"
+    )
+
+
+def keeps_in_step(line: bytes) -> bool:
+    """True where the server reads on as if nothing had happened after the error line `line`.
+
+    After ``ERROR`` with a reason it closes the connection.
+    """
+    return not line.startswith(b"ERROR ")
+
+
+def protocol_error(line: bytes, request: bytes) -> MemcacheUnknownError:
+    """The error for a line that is no legal reply to `request`."""
+    verb = request.partition(b"\r\n")[0].partition(b" ")[0].decode("ascii", "replace")
+    shown = repr(line[:80]) + ("..." if len(line) > 80 else "")
+    return MemcacheUnknownError(f"not a legal reply to {verb[:100]!r}: {shown}")
+
+
+def too_large_error(size: int, max_value_size: int) -> MemcacheUnknownError:
+    """The error for a value that is announced larger than the client accepts, in bytes."""
+    return MemcacheUnknownError(
+        f"the server announces a value of {size} bytes, more than max_value_size ({max_value_size})"
+    )
+
+
+def endless_error(max_value_size: int) -> MemcacheUnknownError:
+    """The error for a raw reply whose end token does not come."""
+    return MemcacheUnknownError(
+        f"no end of the reply within max_value_size ({max_value_size} bytes)"
+    )
+
+
+def broken_error() -> MemcacheUnknownError:
+    """The error for a parser that is asked again after it has raised."""
+    return MemcacheUnknownError("this reply stream was given up after an earlier error")
+
+
+def extra_bytes_error(request: bytes) -> MemcacheUnknownError:
+    """The error for bytes that follow a complete reply: whose they are cannot be known."""
+    verb = request.partition(b"\r\n")[0].partition(b" ")[0].decode("ascii", "replace")
+    return MemcacheUnknownError(f"the server sent more than the reply to {verb[:100]!r}")
+
+
+def closed_error() -> MemcacheUnexpectedCloseError:
+    """The error for the end of the stream before the reply was complete."""
+    return MemcacheUnexpectedCloseError(
+        "the server closed the connection before its reply was complete"
+    )
+
+
+def fork_error() -> MemcacheUnexpectedCloseError:
+    """The error, in a child process, for a command in the middle of which it was forked."""
+    return MemcacheUnexpectedCloseError(
+        "the process was forked in the middle of this command; the reply belongs to the parent"
+    )
+
+
+def timeout_error(timeout: float) -> TimeoutError:
+    """The error for an operation that took longer than `timeout` seconds."""
+    return TimeoutError(f"timed out: no complete reply within {timeout:g} s")

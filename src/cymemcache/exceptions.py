@@ -1,0 +1,36 @@
+"""The error hierarchy of cymemcache.
+
+Three families meet a caller: errors of this module, `OSError`s of the socket (a refused or reset
+connection, `TimeoutError`), which stay what they are, and `TypeError`/`ValueError` for arguments
+that no server was asked about.  Nothing in here may import anything of ours.
+"""
+
+from __future__ import annotations
+
+
+class MemcacheError(Exception):
+    """Base class of every error that this package defines."""
+
+
+class MemcacheClientError(MemcacheError):
+    """The server answered ``CLIENT_ERROR``: it did not accept what was sent."""
+
+
+class MemcacheUnknownCommandError(MemcacheClientError):
+    """The server answered ``ERROR``: it does not know the command, or has it turned off."""
+
+
+class MemcacheIllegalInputError(MemcacheClientError):
+    """An argument was refused before anything was sent; the message names the argument."""
+
+
+class MemcacheServerError(MemcacheError):
+    """The server answered ``SERVER_ERROR`` (or ``ERROR`` with a reason); its own text is kept."""
+
+
+class MemcacheUnknownError(MemcacheError):
+    """The server's reply is not a legal one for the command; the connection was closed."""
+
+
+class MemcacheUnexpectedCloseError(MemcacheServerError):
+    """The server closed the connection before its reply was complete."""

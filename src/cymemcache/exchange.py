@@ -1,0 +1,281 @@
+"""The exchange of request and reply over any kind of socket, in Python.
+
+`AnyExchange` serves TLS, gevent and other socket modules, Windows, and the pure twin; a compiled
+class with the same attributes and methods (`core.PlainExchange`) serves plain sockets on POSIX.
+Both bound an operation by one deadline, put a barrier before the reply to a command that follows
+unacknowledged noreply commands, and send and read batches in step.  An exchange must never be used
+again after it has raised: what it was sent may still be answered.
+
+A socket here may know no more than ``sendall``, ``recv`` and ``settimeout``, so nothing is polled:
+a batch goes out in windows that both sides' buffers can take, each read before the next is sent.
+"""
+
+from __future__ import annotations
+
+import os
+from time import monotonic
+
+from .core.replies import (
+    BARRIER,
+    DELETE_MANY,
+    DRAIN,
+    GET_MANY,
+    GETS_MANY,
+    NEED_DATA,
+    RAW,
+    STALE,
+    STORE_MANY,
+    closed_error,
+    extra_bytes_error,
+    fork_error,
+    timeout_error,
+)
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from typing import Any
+
+    from .core import ReplyParser
+    from .exceptions import MemcacheError
+
+    Report = Callable[[int, list[MemcacheError]], None]
+
+_BARRIER_REQUEST = b"version\r\n"
+
+# Bytes of a batch that go out before its replies are read.  The shortest command is some 12 bytes,
+# the longest reply to one some 50: both directions fit the smallest socket buffers in use.
+_WINDOW = 1 << 14
+
+# noreply commands after which their fate is asked for, so that a server that answers them all the
+# same never fills the buffers of a socket that nobody reads.
+_UNACKNOWLEDGED_MOST = 500
+
+_BATCHES = (STORE_MANY, DELETE_MANY, GET_MANY, GETS_MANY)
+_STORAGE = (b"set", b"add", b"replace", b"append", b"prepend", b"cas")
+
+_forks = 0
+
+
+def _forked() -> None:
+    global _forks
+    _forks += 1
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forked)
+
+
+class AnyExchange:
+    """Request and reply over one socket, whose timeout is set to `timeout` (seconds or None).
+
+    `report(commands, errors)` is told of errors that belong to noreply commands.  Not for two
+    threads at once: whoever took the connection from the pool is its only user.
+    """
+
+    def __init__(
+        self, sock: Any, parser: ReplyParser, timeout: float | None, report: Report
+    ) -> None:
+        self.sock = sock
+        self.timeout = timeout
+        #: noreply commands sent whose fate is not known yet
+        self.unacknowledged = 0
+        #: whether anything of the reply to the last command was read
+        self.received = False
+        #: when the last command began, on the clock of `time.monotonic`
+        self.used_at_seconds = monotonic()
+        self._parser = parser
+        self._report = report
+        self._forks = _forks
+        self._recv_into = getattr(sock, "recv_into", None)
+        self._shortened = False  # the socket's own timeout is less than the operation's
+
+    def forked(self) -> bool:
+        """Whether this process is a child of the one that dialled."""
+        return self._forks != _forks
+
+    def call(self, request: bytes, kind: int, keys: Any = None, default: Any = None) -> Any:
+        """Send `request` and return what the parser makes of the reply.
+
+        `STALE` where the connection turned out unusable before anything was sent.
+        """
+        began = monotonic()
+        if self._forks != _forks or (began - self.used_at_seconds > 1 and not self._is_fresh()):
+            return STALE
+        self.used_at_seconds = began
+        self.received = False
+        if kind in _BATCHES and len(request) > _WINDOW:
+            self._acknowledge(b"", began)
+            result = self._in_step(request, kind, keys, began)
+        else:
+            self._acknowledge(request, began)
+            result = self._reply(request, kind, keys, default, began)
+        if self._parser.pending and kind != RAW:
+            raise extra_bytes_error(request)
+        if self._shortened:
+            self.sock.settimeout(self.timeout)
+            self._shortened = False
+        return result
+
+    def send(self, request: bytes, commands: int) -> Any:
+        """Send `commands` noreply commands; True, or `STALE` before anything was sent."""
+        began = monotonic()
+        if self._forks != _forks or (began - self.used_at_seconds > 1 and not self._is_fresh()):
+            return STALE
+        self.used_at_seconds = began
+        if commands == 1:
+            self.unacknowledged += 1
+            self._send(request, began)
+            if self.unacknowledged > _UNACKNOWLEDGED_MOST:
+                self._acknowledge(b"", began)
+        else:
+            for part, count in _windows(request):
+                self.unacknowledged += count
+                self._send(part, began)
+                if self.unacknowledged > _UNACKNOWLEDGED_MOST:
+                    self._acknowledge(b"", began)
+        if self._shortened:
+            self.sock.settimeout(self.timeout)
+            self._shortened = False
+        return True
+
+    def _acknowledge(self, request: bytes, began: float) -> None:
+        """Send `request`, after a barrier and its answer where noreply commands are open."""
+        if self.unacknowledged == 0:
+            if request:
+                self._send(request, began)
+            return
+        self._send(_BARRIER_REQUEST + request, began)
+        errors = self._parser.parse(BARRIER, _BARRIER_REQUEST)
+        while errors is NEED_DATA:
+            self._receive(began)
+            errors = self._parser.parse(BARRIER, _BARRIER_REQUEST)
+        commands, self.unacknowledged = self.unacknowledged, 0
+        if errors:
+            self._report(commands, errors)
+
+    def _reply(self, request: bytes, kind: int, keys: Any, default: Any, began: float) -> Any:
+        parse = self._parser.parse
+        if not self._parser.pending:
+            self._receive(began)
+        result = parse(kind, request, keys, default)
+        while result is NEED_DATA:
+            self._receive(began)
+            result = parse(kind, request, keys, default)
+        return result
+
+    def _in_step(self, request: bytes, kind: int, keys: Any, began: float) -> Any:
+        parse = self._parser.parse
+        result: Any = NEED_DATA
+        sent = 0
+        for part, count in _windows(request):
+            self._send(part, began)
+            sent += count
+            while result is NEED_DATA:
+                result = parse(kind, request, keys)
+                if result is NEED_DATA:
+                    if self._parser.progress >= sent:
+                        break
+                    self._receive(began)
+        return result
+
+    def _send(self, data: bytes, began: float) -> None:
+        self._bound(began)
+        self.sock.sendall(data)
+        if self._forks != _forks:
+            raise fork_error()
+
+    def _receive(self, began: float) -> None:
+        self._bound(began)
+        buffer = self._parser.get_buffer()
+        if self._recv_into is not None:
+            count = self._recv_into(buffer)
+        else:
+            with memoryview(buffer) as view:
+                data = self.sock.recv(len(view))
+                count = len(data)
+                view[:count] = data
+        if self._forks != _forks:
+            raise fork_error()
+        if not count:
+            raise closed_error()
+        self.received = True
+        self._parser.buffer_updated(count)
+
+    def _bound(self, began: float) -> None:
+        """Let the next socket call take no longer than the rest of the operation's time.
+
+        The first calls of an operation rely on the timeout that the socket has: what they exceed
+        the deadline by is less than they were late.
+        """
+        timeout = self.timeout
+        if timeout is None:
+            return
+        spent = monotonic() - began
+        if spent >= timeout:
+            raise timeout_error(timeout)
+        if spent > timeout / 16 or self._shortened:
+            self._shortened = True
+            self.sock.settimeout(timeout - spent)
+
+    def _is_fresh(self) -> bool:
+        """Neither the end of the stream nor anything to read: nothing is owed to us.
+
+        Unacknowledged noreply commands may have been answered, so there bytes are no sign.
+        """
+        sock = self.sock
+        if not hasattr(sock, "fileno"):
+            return True  # a socket-like object of the user's own: there is no way to look
+        is_tls = hasattr(sock, "pending")
+        if not (is_tls and sock.pending()) and not _readable(sock):
+            return True
+        # Over TLS readable bytes may be no more than a session ticket, so only reading tells.
+        would_block: tuple[type[OSError], ...] = (BlockingIOError,)
+        if is_tls:
+            from ssl import SSLWantReadError
+
+            would_block = (BlockingIOError, SSLWantReadError)
+        try:
+            sock.settimeout(0.0)
+            data = sock.recv(4096)
+        except would_block:
+            return True
+        except OSError:
+            return False
+        finally:
+            sock.settimeout(self.timeout)
+        if not data or not self.unacknowledged:
+            return False
+        with memoryview(self._parser.get_buffer()) as view:
+            view[: len(data)] = data
+        self._parser.buffer_updated(len(data))
+        self._parser.parse(DRAIN, b"")
+        return True
+
+
+def _readable(sock: Any) -> bool:
+    import select
+
+    try:
+        if hasattr(select, "poll"):
+            poll = select.poll()
+            poll.register(sock.fileno(), select.POLLIN)
+            return bool(poll.poll(0))
+        return bool(select.select([sock], [], [], 0)[0])
+    except (OSError, ValueError, TypeError):
+        return True  # closed, or not pollable: reading it tells
+
+
+def _windows(request: bytes) -> Iterator[tuple[bytes, int]]:
+    """The batch in pieces of whole commands, about `_WINDOW` bytes each, with their number."""
+    start = position = count = 0
+    while position < len(request):
+        end = request.find(b"\r\n", position) + 2
+        words = request[position:end].split(b" ", 5)
+        if words[0] in _STORAGE:
+            end += int(words[4]) + 2
+        position = end
+        count += 1
+        if position - start >= _WINDOW or position == len(request):
+            yield request[start:position], count
+            start, count = position, 0

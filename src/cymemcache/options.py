@@ -1,0 +1,355 @@
+"""Every constructor option: its name, default, check and documentation, once.
+
+The clients take their options as keywords (or in the order of this table) and bind them here, so
+that a wrong one gets the same clear error everywhere; their signatures, as `inspect` shows them,
+are made from this table as well.  Nothing in here may open a socket or import ssl.
+"""
+
+from __future__ import annotations
+
+import socket
+
+from .core import replies
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from inspect import Signature
+    from ssl import SSLContext
+    from typing import Any, TypedDict
+
+    class ClientOptions(TypedDict, total=False):
+        """The options of `Client`, for type checkers; see `CLIENT` for what they mean."""
+
+        serde: Any
+        serializer: Callable[..., Any] | None
+        deserializer: Callable[..., Any] | None
+        connect_timeout: float | None
+        timeout: float | None
+        no_delay: bool
+        ignore_exc: bool
+        socket_module: Any
+        socket_keepalive: KeepaliveOpts | None
+        key_prefix: bytes | str
+        default_noreply: bool
+        allow_unicode_keys: bool
+        encoding: str
+        tls_context: SSLContext | None
+        username: str | bytes | None
+        password: str | bytes | None
+        max_value_size: int
+        max_request_size: int
+
+
+class KeepaliveOpts:
+    """How the kernel probes an idle connection (TCP keepalive).
+
+    `idle`: seconds without traffic before the first probe; `intvl`: seconds between probes;
+    `cnt`: unanswered probes after which the connection is dropped.  Each at least 1.
+    """
+
+    __slots__ = ("cnt", "idle", "intvl")
+
+    def __init__(self, idle: int = 1, intvl: int = 1, cnt: int = 5) -> None:
+        for name, value in (("idle", idle), ("intvl", intvl), ("cnt", cnt)):
+            if value < 1:
+                raise ValueError(f"{name} must be at least 1, not {value!r}")
+        self.idle = idle
+        self.intvl = intvl
+        self.cnt = cnt
+
+    def __repr__(self) -> str:
+        return f"KeepaliveOpts(idle={self.idle}, intvl={self.intvl}, cnt={self.cnt})"
+
+
+def normalize_server_spec(server: Any) -> tuple[str, int] | str:
+    """The address of a server: ``(host, port)``, or the path of a UNIX socket.
+
+    Takes ``(host, port)``, ``"host"``, ``"host:port"``, ``"[ipv6]"``, ``"[ipv6]:port"``,
+    ``"unix:/path"`` and ``"/path"``; the port is 11211 where none is given.  Raises `ValueError`
+    for anything else.
+    """
+    if isinstance(server, (tuple, list)):
+        if len(server) != 2 or not isinstance(server[0], str) or not server[0]:
+            raise ValueError(f"server must be a (host, port) pair, not {server!r}")
+        return server[0], _port(server[1], server)
+    if not isinstance(server, str) or not server:
+        raise ValueError(f"server must be a (host, port) pair or an address, not {server!r}")
+    if server.startswith("unix:"):
+        path = server[5:]
+    elif server.startswith("/"):
+        path = server
+    else:
+        if server.startswith("["):
+            host, bracket, rest = server[1:].partition("]")
+            port = rest[1:] if rest.startswith(":") else rest and None
+            if not bracket or port is None:
+                raise ValueError(f"server address {server!r} is not of the form [ipv6]:port")
+        else:
+            host, colon, port = server.partition(":")
+            if colon and not port:
+                raise ValueError(f"server address {server!r} ends where its port should be")
+            if ":" in port:
+                raise ValueError(
+                    f"server address {server!r} has more than one colon; "
+                    "an IPv6 address goes in brackets: [::1]:11211"
+                )
+        if not host:
+            raise ValueError(f"server address {server!r} has no host")
+        return host, _port(port, server) if port else 11211
+    if not path or "\0" in path:
+        raise ValueError(f"server address {server!r} has no usable socket path")
+    return path
+
+
+def _port(port: Any, server: Any) -> int:
+    try:
+        number = int(port)
+    except (TypeError, ValueError):
+        raise ValueError(f"server address {server!r}: the port must be a number") from None
+    if not 0 < number < 65536:
+        raise ValueError(f"server address {server!r}: the port must be from 1 to 65535")
+    return number
+
+
+# -- checks: each takes the option's name and value, and returns the value to be used -------------
+
+
+def _anything(name: str, value: Any) -> Any:
+    return value
+
+
+def _flag(name: str, value: Any) -> bool:
+    return bool(value)
+
+
+def _function(name: str, value: Any) -> Any:
+    if value is not None and not callable(value):
+        raise TypeError(f"{name} must be a function or None, not {value!r}")
+    return value
+
+
+def _serde(name: str, value: Any) -> Any:
+    if value is not None:
+        for method in ("serialize", "deserialize"):
+            if not callable(getattr(value, method, None)):
+                raise TypeError(f"{name} must have a method {method}; {value!r} has none")
+    return value
+
+
+def _seconds(name: str, value: Any) -> float | None:
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise TypeError(f"{name} must be a number of seconds or None, not {value!r}")
+    if not 0 < value < 1e9:
+        raise ValueError(f"{name} must be positive (or None for no limit), not {value!r}")
+    return value
+
+
+def _bytes_up_to(limit: int) -> Callable[[str, Any], int]:
+    def check(name: str, value: Any) -> int:
+        if isinstance(value, bool) or not isinstance(value, int):
+            raise TypeError(f"{name} must be a number of bytes, not {value!r}")
+        if not 1 <= value <= limit:
+            raise ValueError(f"{name} must be from 1 to {limit} bytes, not {value!r}")
+        return value
+
+    return check
+
+
+def _key_prefix(name: str, value: Any) -> bytes:
+    if isinstance(value, str):
+        value = value.encode("ascii")
+    if not isinstance(value, bytes):
+        raise TypeError(f"{name} must be bytes or an ASCII str, not {value!r}")
+    return value
+
+
+def _encoding(name: str, value: Any) -> str:
+    if not isinstance(value, str):
+        raise TypeError(f"{name} must be the name of an encoding, not {value!r}")
+    if value.lower() not in ("ascii", "utf-8", "utf8"):
+        import codecs
+
+        try:
+            codecs.lookup(value)
+        except LookupError:
+            raise ValueError(f"{name}: there is no encoding {value!r}") from None
+    return value
+
+
+def _keepalive(name: str, value: Any) -> KeepaliveOpts | None:
+    if value is not None and not isinstance(value, KeepaliveOpts):
+        raise ValueError(f"{name} must be a KeepaliveOpts or None, not {value!r}")
+    return value
+
+
+def _socket_module(name: str, value: Any) -> Any:
+    if not callable(getattr(value, "socket", None)):
+        raise TypeError(f"{name} must offer socket() as the socket module does, not {value!r}")
+    return value
+
+
+def _tls_context(name: str, value: Any) -> Any:
+    if value is not None and not callable(getattr(value, "wrap_socket", None)):
+        raise TypeError(f"{name} must be an ssl.SSLContext or None, not {value!r}")
+    return value
+
+
+def _credential(name: str, value: Any) -> str | bytes | None:
+    if value is not None and not isinstance(value, (str, bytes)):
+        # The value itself stays out of the message: it may be the password.
+        raise TypeError(f"{name} must be str, bytes or None, not {type(value).__name__}")
+    return value
+
+
+class Option:
+    """One constructor option."""
+
+    __slots__ = ("check", "default", "doc", "name")
+
+    def __init__(self, name: str, default: Any, check: Callable[[str, Any], Any], doc: str) -> None:
+        self.name = name
+        self.default = default
+        self.check = check
+        self.doc = doc
+
+
+class OptionSet:
+    """The options of one class, in the order in which they may be given by position."""
+
+    def __init__(self, options: Sequence[Option]) -> None:
+        self.options = {option.name: option for option in options}
+
+    def bind(self, owner: str, args: Sequence[Any], given: dict[str, Any]) -> dict[str, Any]:
+        """The checked value of every option; `owner` is the class, for error messages.
+
+        Raises `TypeError` for an unknown option, naming the nearest known one.
+        """
+        names = list(self.options)
+        if len(args) > len(names):
+            raise TypeError(f"{owner}() takes at most {len(names) + 1} positional arguments")
+        for name, value in zip(names, args, strict=False):
+            if name in given:
+                raise TypeError(f"{owner}() got multiple values for argument {name!r}")
+            given[name] = value
+        for name in given:
+            if name not in self.options:
+                from difflib import get_close_matches
+
+                nearest = get_close_matches(name, names, n=1, cutoff=0.4)
+                hint = f"; did you mean {nearest[0]!r}?" if nearest else ""
+                raise TypeError(f"{owner}() has no option {name!r}{hint}")
+        return {
+            name: option.check(name, given[name]) if name in given else option.default
+            for name, option in self.options.items()
+        }
+
+    def signature(self, *first: str) -> Signature:
+        """The signature of a constructor that takes `first` and then these options."""
+        from inspect import Parameter, Signature
+
+        kind = Parameter.POSITIONAL_OR_KEYWORD
+        return Signature(
+            [Parameter(name, kind) for name in first]
+            + [
+                Parameter(option.name, kind, default=option.default)
+                for option in self.options.values()
+            ]
+        )
+
+    def documentation(self) -> str:
+        """The options as the body of a docstring."""
+        return "\n".join(
+            f"    {option.name}: {option.doc} Default: {_shown(option.default)}."
+            for option in self.options.values()
+        )
+
+
+def _shown(default: Any) -> str:
+    return "the socket module" if default is socket else repr(default)
+
+
+class ReadOnlyOption:
+    """Descriptor for an option that has been built into what stands below its client."""
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self._name = name
+
+    def __get__(self, instance: Any, owner: type) -> Any:
+        return self if instance is None else instance._options[self._name]
+
+    def __set__(self, instance: Any, value: Any) -> None:
+        raise AttributeError(
+            f"{self._name} cannot be changed once the client is made: make another client"
+        )
+
+
+class ConstructorSignature:
+    """Descriptor for ``__signature__``: built when `inspect` first asks, and only for classes
+    that have not given themselves another ``__init__``."""
+
+    def __init__(self, options: OptionSet, *first: str) -> None:
+        self._options = options
+        self._first = first
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self._init = owner.__dict__["__init__"]
+
+    def __get__(self, instance: object, owner: type) -> Signature:
+        nearest = next(base for base in owner.__mro__ if "__init__" in vars(base))
+        if instance is not None or vars(nearest)["__init__"] is not self._init:
+            raise AttributeError("__signature__")
+        return self._options.signature(*self._first)
+
+
+CLIENT = OptionSet(
+    [
+        Option(
+            "serde",
+            None,
+            _serde,
+            "object with serialize(key, value) -> (data, flags) and deserialize(key, data, flags).",
+        ),
+        Option("serializer", None, _function, "serialize function, where there is no serde."),
+        Option("deserializer", None, _function, "deserialize function, where there is no serde."),
+        Option(
+            "connect_timeout",
+            None,
+            _seconds,
+            "seconds for a connection to be made, over all addresses together; None: no limit.",
+        ),
+        Option("timeout", None, _seconds, "seconds for one operation as a whole; None: no limit."),
+        Option("no_delay", True, _flag, "set TCP_NODELAY."),
+        Option("ignore_exc", False, _flag, "a fetch that fails is a miss."),
+        Option(
+            "socket_module", socket, _socket_module, "module to take sockets from (gevent.socket)."
+        ),
+        Option("socket_keepalive", None, _keepalive, "KeepaliveOpts, for TCP keepalive."),
+        Option("key_prefix", b"", _key_prefix, "bytes put before every key."),
+        Option(
+            "default_noreply",
+            True,
+            _flag,
+            "what noreply=None means (cas, incr and decr ask for a reply in any case).",
+        ),
+        Option("allow_unicode_keys", False, _flag, "encode str keys as UTF-8, not only ASCII."),
+        Option("encoding", "ascii", _encoding, "of str values, where no serde is given."),
+        Option("tls_context", None, _tls_context, "ssl.SSLContext to speak TLS with."),
+        Option("username", None, _credential, "for memcached's ASCII authentication (-Y)."),
+        Option("password", None, _credential, "for memcached's ASCII authentication (-Y)."),
+        Option(
+            "max_value_size",
+            replies.DEFAULT_MAX_VALUE_SIZE,
+            _bytes_up_to(replies.MAX_VALUE_SIZE),
+            "bytes above which a value is refused, sent or received.",
+        ),
+        Option(
+            "max_request_size",
+            replies.DEFAULT_MAX_REQUEST_SIZE,
+            _bytes_up_to(replies.MAX_VALUE_SIZE),
+            "bytes at which the keys of a fetch are split over several requests.",
+        ),
+    ]
+)

@@ -1,0 +1,163 @@
+"""The idle connections of one client.
+
+Taking and giving back cost no lock: both are single operations of a deque.  A connection that was
+taken belongs to its holder alone; whoever fails to give it back has closed it.  Nothing in here may
+close a connection that somebody holds: `close` raises the generation, and one in use is closed when
+it comes back.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import deque
+from threading import get_ident
+from time import monotonic
+from weakref import WeakSet
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from .connection import Connection
+
+IDLE_SECONDS = 60.0  # after which a connection that nobody used is closed
+
+
+class ConnectionPool:
+    """As many connections as are in use at once; the last returned is taken first."""
+
+    def __init__(self, dial: Callable[[], Connection]) -> None:
+        self._dial = dial
+        self._generation = 0
+        self._idle: deque[Connection] = deque()
+        # By thread: connections with noreply commands that are not acknowledged.  Their thread's
+        # next command goes out on the same one, so that it never overtakes them.
+        self._held: dict[int, Connection] = {}
+        self._expired_at = monotonic()
+        _pools.add(self)
+
+    def take(self) -> Connection:
+        """A connection for the caller alone.  Follow with `give`, `hold` or its `discard`."""
+        if self._held:
+            connection = self._held.pop(get_ident(), None)
+            if connection is not None:
+                if connection.generation == self._generation:
+                    return connection
+                connection.close()
+        while True:
+            try:
+                connection = self._idle.pop()
+            except IndexError:
+                return self.dial()
+            if connection.generation == self._generation:
+                return connection
+            connection.close()
+
+    def dial(self) -> Connection:
+        """A new connection for the caller alone."""
+        generation = self._generation  # of before: a close while we dial holds for this one too
+        connection = self._dial()
+        connection.generation = generation
+        return connection
+
+    def give(self, connection: Connection) -> None:
+        """Take `connection` back; nothing of a reply may be outstanding on it."""
+        self._idle.append(connection)
+        if connection.generation != self._generation:
+            self._close_old()
+        elif len(self._idle) > 1:
+            self._expire()
+
+    def hold(self, connection: Connection) -> None:
+        """Take back, for this thread, a connection with noreply commands on it."""
+        held = self._held
+        thread = get_ident()
+        # A signal handler, or another greenlet of this thread, may have been here in between.
+        other = held.pop(thread, None)
+        held[thread] = connection
+        if other is not None:
+            self._idle.append(other)
+        if connection.generation != self._generation:
+            self._close_old()
+        elif len(held) > 1:
+            self._expire()
+
+    def adopt(self, connection: Connection) -> None:
+        """Make `connection` the only idle one."""
+        self.close()
+        connection.generation = self._generation
+        self._idle.append(connection)
+
+    def peek(self) -> Connection | None:
+        """The connection that would be taken next, left where it is; None where there is none."""
+        held = self._held.get(get_ident())
+        if held is not None:
+            return held
+        try:
+            return self._idle[-1]
+        except IndexError:
+            return None
+
+    def close(self) -> None:
+        """Close all idle connections now, and those in use when they come back."""
+        self._generation += 1
+        self._close_old()
+
+    def _close_old(self) -> None:
+        for _ in range(len(self._idle)):
+            try:
+                connection = self._idle.popleft()
+            except IndexError:
+                break
+            if connection.generation == self._generation:
+                self._idle.append(connection)
+            else:
+                connection.close()
+        for thread, connection in list(self._held.items()):
+            if connection.generation != self._generation:
+                old = self._held.pop(thread, None)
+                if old is not None:
+                    old.close()
+
+    def _expire(self) -> None:
+        """Close what nobody has used for `IDLE_SECONDS`; looks at most once a second."""
+        now = monotonic()
+        if now - self._expired_at < 1:
+            return
+        self._expired_at = now
+        while self._idle:
+            try:
+                connection = self._idle.popleft()
+            except IndexError:
+                break
+            if now - connection.exchange.used_at_seconds < IDLE_SECONDS:
+                self._idle.appendleft(connection)
+                break
+            connection.close()
+        for thread, connection in list(self._held.items()):
+            if now - connection.exchange.used_at_seconds >= IDLE_SECONDS:
+                expired = self._held.pop(thread, None)
+                if expired is connection:
+                    connection.close()
+                elif expired is not None:  # its thread was quicker
+                    self._idle.append(expired)
+
+    def reset_after_fork(self) -> None:
+        """In a child process: the parent's connections are not ours to speak on."""
+        self._generation += 1
+        idle, self._idle = self._idle, deque()
+        held, self._held = self._held, {}
+        for connection in [*idle, *held.values()]:
+            connection.close()
+
+
+_pools: WeakSet[ConnectionPool] = WeakSet()
+
+
+def _reset_all() -> None:
+    for pool in list(_pools):
+        pool.reset_after_fork()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_reset_all)
