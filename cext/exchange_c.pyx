@@ -86,6 +86,11 @@ cdef inline int64_t monotonic() noexcept nogil:
     return <int64_t>now.tv_sec * SECOND + now.tv_nsec
 
 
+def fork_count():
+    """How many forks, made in Python or in C, lie between this process and the first."""
+    return cymc_forks
+
+
 cdef class PlainExchange:
     """Request and reply over one plain socket, in blocking mode with SO_RCVTIMEO set.
 

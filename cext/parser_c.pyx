@@ -420,6 +420,7 @@ cdef class ReplyParser:
         self.broken = False
         if result is not NEED_DATA:
             self.kind = K_NONE
+            self.progress = 0
             if self.start == self.end and self.exports == 0 and self.buffer != NULL:
                 give_buffer(self.buffer, self.capacity)
                 self.buffer = NULL
@@ -517,7 +518,6 @@ cdef class ReplyParser:
             self.kind = kind
             self.result = []
             self.error = None
-            self.progress = 0
         while self.progress < count:
             begin = self.start
             length = self.line(request)
@@ -550,7 +550,6 @@ cdef class ReplyParser:
         if self.kind == K_NONE:
             self.kind = K_STATS
             self.result = {}
-            self.progress = 0
         while True:
             begin = self.start
             length = self.line(request)
@@ -820,7 +819,6 @@ cdef class ReplyParser:
         else:
             self.result = None
         self.items = None
-        self.progress = 0
         self.index = 0
         self.lookup = None
         self.begin_line(request, 0)

@@ -22,12 +22,15 @@ from hypothesis import strategies as st
 import cymemcache
 from cymemcache import serde
 from cymemcache.core.replies import DECODE_LATER, DECODE_RAW, DECODE_STOCK
-from cymemcache.exceptions import MemcacheError, MemcacheIllegalInputError
+from cymemcache.exceptions import (
+    MemcacheDecompressionError,
+    MemcacheError,
+    MemcacheIllegalInputError,
+)
 from cymemcache.serde import (
     CompressedSerde,
     JSONSerde,
     LegacyWrappingSerde,
-    MemcacheDecompressionError,
     PickleSerde,
 )
 

@@ -10,6 +10,7 @@ from .client import Client
 from .core import impl as __impl__
 from .exceptions import (
     MemcacheClientError,
+    MemcacheDecompressionError,
     MemcacheError,
     MemcacheIllegalInputError,
     MemcacheServerError,
@@ -25,6 +26,7 @@ __all__ = [
     "Client",
     "KeepaliveOpts",
     "MemcacheClientError",
+    "MemcacheDecompressionError",
     "MemcacheError",
     "MemcacheIllegalInputError",
     "MemcacheServerError",

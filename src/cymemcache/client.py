@@ -283,8 +283,10 @@ class Client(SyncCommands):
                 connection = self._pool.take()
                 try:
                     connection.send(request, 0)
-                finally:
+                except BaseException:
                     connection.discard()
+                    raise
+                connection.close()
         except (MemcacheUnexpectedCloseError, ConnectionError):
             pass  # that is what was asked for
         finally:

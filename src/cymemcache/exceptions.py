@@ -34,3 +34,7 @@ class MemcacheUnknownError(MemcacheError):
 
 class MemcacheUnexpectedCloseError(MemcacheServerError):
     """The server closed the connection before its reply was complete."""
+
+
+class MemcacheDecompressionError(MemcacheError):
+    """A stored value decompresses to more than `max_decompressed_size`; its bytes were dropped."""

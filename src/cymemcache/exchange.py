@@ -15,6 +15,7 @@ from __future__ import annotations
 import os
 from time import monotonic
 
+from .core import fork_count as compiled_fork_count
 from .core.replies import (
     BARRIER,
     DELETE_MANY,
@@ -62,8 +63,15 @@ def _forked() -> None:
     _forks += 1
 
 
+def _python_forks() -> int:
+    return _forks
+
+
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_forked)
+
+# The compiled count knows of forks that were made in C as well.
+_fork_count = compiled_fork_count or _python_forks
 
 
 class AnyExchange:
@@ -86,13 +94,13 @@ class AnyExchange:
         self.used_at_seconds = monotonic()
         self._parser = parser
         self._report = report
-        self._forks = _forks
+        self._forks = _fork_count()
         self._recv_into = getattr(sock, "recv_into", None)
         self._shortened = False  # the socket's own timeout is less than the operation's
 
     def forked(self) -> bool:
         """Whether this process is a child of the one that dialled."""
-        return self._forks != _forks
+        return self._forks != _fork_count()
 
     def call(self, request: bytes, kind: int, keys: Any = None, default: Any = None) -> Any:
         """Send `request` and return what the parser makes of the reply.
@@ -100,7 +108,9 @@ class AnyExchange:
         `STALE` where the connection turned out unusable before anything was sent.
         """
         began = monotonic()
-        if self._forks != _forks or (began - self.used_at_seconds > 1 and not self._is_fresh()):
+        if self._forks != _fork_count() or (
+            began - self.used_at_seconds > 1 and not self._is_fresh()
+        ):
             return STALE
         self.used_at_seconds = began
         self.received = False
@@ -120,11 +130,13 @@ class AnyExchange:
     def send(self, request: bytes, commands: int) -> Any:
         """Send `commands` noreply commands; True, or `STALE` before anything was sent."""
         began = monotonic()
-        if self._forks != _forks or (began - self.used_at_seconds > 1 and not self._is_fresh()):
+        if self._forks != _fork_count() or (
+            began - self.used_at_seconds > 1 and not self._is_fresh()
+        ):
             return STALE
         self.used_at_seconds = began
-        if commands == 1:
-            self.unacknowledged += 1
+        if commands <= 1:
+            self.unacknowledged += commands
             self._send(request, began)
             if self.unacknowledged > _UNACKNOWLEDGED_MOST:
                 self._acknowledge(b"", began)
@@ -182,7 +194,7 @@ class AnyExchange:
     def _send(self, data: bytes, began: float) -> None:
         self._bound(began)
         self.sock.sendall(data)
-        if self._forks != _forks:
+        if self._forks != _fork_count():
             raise fork_error()
 
     def _receive(self, began: float) -> None:
@@ -195,7 +207,7 @@ class AnyExchange:
                 data = self.sock.recv(len(view))
                 count = len(data)
                 view[:count] = data
-        if self._forks != _forks:
+        if self._forks != _fork_count():
             raise fork_error()
         if not count:
             raise closed_error()

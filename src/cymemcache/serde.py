@@ -23,7 +23,7 @@ from .core.replies import (
     FLAG_PICKLE,
     FLAG_TEXT,
 )
-from .exceptions import MemcacheError, MemcacheIllegalInputError
+from .exceptions import MemcacheDecompressionError, MemcacheIllegalInputError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -58,7 +58,6 @@ __all__ = [
     "CompressedSerde",
     "JSONSerde",
     "LegacyWrappingSerde",
-    "MemcacheDecompressionError",
     "PickleSerde",
     "compressed_serde",
     "get_python_memcache_serializer",
@@ -78,10 +77,6 @@ _INFLATE_OUTPUT = 1 << 20  # bytes that are taken from it at once
 _MAX_REASONS = 100  # different decoding failures that are logged as warnings
 
 _reasons: set[str] = set()
-
-
-class MemcacheDecompressionError(MemcacheError):
-    """A stored value decompresses to more than `max_decompressed_size`; its bytes were dropped."""
 
 
 def __getattr__(name: str) -> Any:

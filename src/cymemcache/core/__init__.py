@@ -13,6 +13,7 @@ __all__ = ["PlainExchange", "RendezvousTable", "ReplyParser", "Requests", "impl"
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import Any
 
     from .parser_py import ReplyParser as ReplyParser
@@ -23,10 +24,14 @@ if TYPE_CHECKING:
     impl: str
     # The exchange of bytes over a plain socket in one compiled call; None on the pure twin.
     PlainExchange: Any
+    # How often this process and its ancestors were forked; None on the pure twin.
+    fork_count: Callable[[], int] | None
 else:
     _wanted = os.environ.get("CYMEMCACHE_IMPL", "")
     if _wanted not in ("", "c", "python"):
-        raise ImportError(f"CYMEMCACHE_IMPL must be 'c' or 'python' where it is set, not {_wanted!r}")
+        raise ImportError(
+            f"CYMEMCACHE_IMPL must be 'c' or 'python' where it is set, not {_wanted!r}"
+        )
 
     impl = "python"
     if _wanted != "python":
@@ -36,9 +41,9 @@ else:
             from .requests_c import Requests
 
             if os.name == "posix":
-                from .exchange_c import PlainExchange
+                from .exchange_c import PlainExchange, fork_count
             else:
-                PlainExchange = None
+                PlainExchange = fork_count = None
             impl = "c"
         except ImportError as error:
             if _wanted == "c":
@@ -51,4 +56,4 @@ else:
         from .rendezvous_py import RendezvousTable, murmur3_32
         from .requests_py import Requests
 
-        PlainExchange = None
+        PlainExchange = fork_count = None

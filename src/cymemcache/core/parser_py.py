@@ -164,6 +164,7 @@ class ReplyParser:
             raise
         if result is not NEED_DATA:
             self._kind = 0
+            self.progress = 0
             if self._pos == len(self._data):
                 self._data = b""
                 self._pos = 0
@@ -211,7 +212,6 @@ class ReplyParser:
             self._kind = kind
             self._result = []
             self._error = None
-            self.progress = 0
         while self.progress < len(keys):
             line = self._line(request)
             if line is None:
@@ -272,7 +272,6 @@ class ReplyParser:
         if self._kind == 0:
             self._kind = kind
             self._result = {}
-            self.progress = 0
         result = self._result
         while True:
             line = self._line(request)
@@ -396,7 +395,6 @@ class ReplyParser:
             self._kind = kind
             self._result = {}
             self._items = []
-            self.progress = 0
             self._base = self._line_end = 0
             self._tokens = []
             self._begin_line(request)

@@ -72,7 +72,6 @@ DECODE_STOCK = 1  # bytes, str and int by their stock flags; anything else comes
 DECODE_LATER = 2  # every value comes as `Undecoded`
 
 # Limits, in bytes.
-MAX_KEY_LENGTH = 250
 MAX_LINE_LENGTH = 1 << 16
 MAX_VALUE_SIZE = (1 << 31) - 3  # memcached reads lengths as int32 and adds the final CR LF
 DEFAULT_MAX_VALUE_SIZE = 1 << 30

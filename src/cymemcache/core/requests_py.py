@@ -1,0 +1,337 @@
+"""The request encoder, pure: arguments in, the finished bytes of one request out.
+
+One call per command validates the key, puts the prefix before it, checks the integers and frames the
+command.  Whatever it returns is read by a server as exactly the commands that were meant: no key,
+number, value or token can end a line early, and no request announces what the server would refuse
+after its header (it would then read the value as commands).  An instance keeps nothing between two
+calls: threads share it.
+"""
+
+from __future__ import annotations
+
+from . import arguments
+from .arguments import INT32_MAX, INT32_MIN, MAX_KEY_LENGTH, UINT32_MAX, UINT64_MAX
+from .replies import (
+    DEFAULT_MAX_REQUEST_SIZE,
+    DEFAULT_MAX_VALUE_SIZE,
+    FLAG_BYTES,
+    FLAG_INTEGER,
+    FLAG_TEXT,
+    MAX_VALUE_SIZE,
+)
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+    from typing import Any
+
+_BLANKS = b"\t\n\x0b\x0c\r \x00"
+
+
+class Requests:
+    """Encodes the requests of one client.
+
+    `serialize(key, value) -> (data, flags)` makes bytes of values, where one is given; `stock` says
+    that it is the stock serde's, whose work on bytes, str and int is then done here.
+    """
+
+    def __init__(
+        self,
+        key_prefix: bytes = b"",
+        encoding: str = "ascii",
+        allow_unicode_keys: bool = False,
+        max_value_size: int = DEFAULT_MAX_VALUE_SIZE,
+        max_request_size: int = DEFAULT_MAX_REQUEST_SIZE,
+        serialize: Callable[[Any, Any], tuple[Any, int]] | None = None,
+        stock: bool = False,
+    ) -> None:
+        if not 0 <= max_value_size <= MAX_VALUE_SIZE:
+            raise ValueError(f"max_value_size must be from 0 to {MAX_VALUE_SIZE} bytes")
+        if max_request_size < 1:
+            raise ValueError("max_request_size must be positive")
+        self._prefix = bytes(key_prefix)
+        self._encoding = encoding
+        self._unicode = bool(allow_unicode_keys)
+        self._max_value_size = max_value_size
+        self._max_request_size = max_request_size
+        self._serialize = serialize
+        self._stock = bool(stock)
+
+    # -- keys ----------------------------------------------------------------------------------
+
+    def key(self, key: Any) -> bytes:
+        """The key as it is sent: with the prefix, encoded, validated."""
+        if isinstance(key, str):
+            try:
+                wire: bytes = str.encode(key, "utf-8" if self._unicode else "ascii")
+            except UnicodeEncodeError:
+                raise arguments.key_encoding_error(key, self._unicode) from None
+        elif isinstance(key, bytes):
+            wire = key
+        else:
+            raise arguments.key_type_error(key)
+        wire = self._prefix + wire
+        if wire.translate(None, _BLANKS) != wire or not 0 < len(wire) <= MAX_KEY_LENGTH:
+            raise arguments.key_error(key, wire)
+        return wire
+
+    # -- retrieval -----------------------------------------------------------------------------
+
+    def get(self, key: Any) -> bytes:
+        return b"get " + self.key(key) + b"\r\n"
+
+    def gets(self, key: Any) -> bytes:
+        return b"gets " + self.key(key) + b"\r\n"
+
+    def gat(self, key: Any, exptime: int) -> bytes:
+        wire = self.key(key)
+        return b"gat %d %b\r\n" % (_exptime(exptime), wire)
+
+    def gats(self, key: Any, exptime: int) -> bytes:
+        wire = self.key(key)
+        return b"gats %d %b\r\n" % (_exptime(exptime), wire)
+
+    def get_many(self, keys: Sequence[Any]) -> bytes:
+        return self._fetch_many(b"get ", keys)
+
+    def gets_many(self, keys: Sequence[Any]) -> bytes:
+        return self._fetch_many(b"gets ", keys)
+
+    def _fetch_many(self, verb: bytes, keys: Sequence[Any]) -> bytes:
+        if not keys:
+            raise ValueError("keys must not be empty")
+        wires = list(map(self.key, keys))
+        line = verb + b" ".join(wires) + b"\r\n"
+        if len(line) <= self._max_request_size:
+            return line
+        lines: list[bytes] = []
+        start = 0
+        size = len(verb) + 1
+        for index, wire in enumerate(wires):
+            size += len(wire) + 1
+            if size > self._max_request_size and index > start:
+                lines.append(verb + b" ".join(wires[start:index]) + b"\r\n")
+                start = index
+                size = len(verb) + 1 + len(wire) + 1
+        lines.append(verb + b" ".join(wires[start:]) + b"\r\n")
+        return b"".join(lines)
+
+    # -- storage -------------------------------------------------------------------------------
+
+    def store(
+        self,
+        verb: bytes,
+        key: Any,
+        value: Any,
+        exptime: int,
+        noreply: bool,
+        flags: int | None = None,
+    ) -> bytes:
+        wire = self.key(key)
+        exptime = _exptime(exptime)
+        data, flags = self._data(key, value, flags)
+        return b"%b %b %d %d %d%b\r\n%b\r\n" % (
+            verb,
+            wire,
+            flags,
+            exptime,
+            len(data),
+            b" noreply" if noreply else b"",
+            data,
+        )
+
+    def cas(
+        self,
+        key: Any,
+        value: Any,
+        cas: int | str | bytes,
+        exptime: int,
+        noreply: bool,
+        flags: int | None = None,
+    ) -> bytes:
+        wire = self.key(key)
+        token = _cas(cas)
+        exptime = _exptime(exptime)
+        data, flags = self._data(key, value, flags)
+        return b"cas %b %d %d %d %b%b\r\n%b\r\n" % (
+            wire,
+            flags,
+            exptime,
+            len(data),
+            token,
+            b" noreply" if noreply else b"",
+            data,
+        )
+
+    def store_many(
+        self,
+        verb: bytes,
+        items: Iterable[tuple[Any, Any]],
+        exptime: int,
+        noreply: bool,
+        flags: int | None = None,
+    ) -> bytes:
+        exptime = _exptime(exptime)
+        given = None if flags is None else _uint(flags, "flags", UINT32_MAX)
+        tail = b" noreply\r\n" if noreply else b"\r\n"
+        parts = []
+        for key, value in items:
+            wire = self.key(key)
+            data, item_flags = self._data(key, value, given)
+            parts.append(b"%b %b %d %d %d%b" % (verb, wire, item_flags, exptime, len(data), tail))
+            parts.append(data)
+            parts.append(b"\r\n")
+        return b"".join(parts)
+
+    def _data(self, key: Any, value: Any, flags: int | None) -> tuple[bytes, int]:
+        """The bytes to store for `value`, and their flags."""
+        if flags is not None:
+            flags = _uint(flags, "flags", UINT32_MAX)
+        own = FLAG_BYTES
+        serialize = self._serialize
+        if serialize is None:
+            data = self._encoded(value, None)
+        elif self._stock and type(value) is bytes:
+            data = value
+        elif self._stock and type(value) is str:
+            try:
+                data = value.encode("utf-8")
+            except UnicodeEncodeError as error:
+                raise arguments.value_encoding_error("UTF-8", error) from error
+            own = FLAG_TEXT
+        elif self._stock and type(value) is int:
+            data = _decimal(value)
+            own = FLAG_INTEGER
+        else:
+            serialized = serialize(key, value)
+            if not isinstance(serialized, tuple) or len(serialized) != 2:
+                raise arguments.serde_result_error(serialized)
+            value, own = serialized
+            own = _uint(own, "flags", UINT32_MAX)
+            data = self._encoded(value, serialize)
+        if len(data) > self._max_value_size:
+            raise arguments.value_size_error(len(data), self._max_value_size)
+        return data, own if flags is None else flags
+
+    def _encoded(self, value: Any, serialize: Any) -> bytes:
+        if isinstance(value, bytes):
+            return value
+        if isinstance(value, str):
+            return self._text(value)
+        if isinstance(value, int) and not isinstance(value, bool):
+            return _decimal(value)
+        try:
+            view = memoryview(value)
+        except TypeError:
+            pass
+        else:
+            with view:
+                return view.tobytes()
+        if serialize is not None:
+            raise arguments.serde_data_error(value)
+        return self._text(str(value))
+
+    def _text(self, text: str) -> bytes:
+        try:
+            return str.encode(text, self._encoding)
+        except UnicodeEncodeError as error:
+            raise arguments.value_encoding_error(self._encoding, error) from error
+
+    # -- the rest ------------------------------------------------------------------------------
+
+    def delete(self, key: Any, noreply: bool) -> bytes:
+        return b"delete " + self.key(key) + (b" noreply\r\n" if noreply else b"\r\n")
+
+    def delete_many(self, keys: Sequence[Any], noreply: bool) -> bytes:
+        tail = b" noreply\r\n" if noreply else b"\r\n"
+        return b"".join([b"delete " + self.key(key) + tail for key in keys])
+
+    def incr(self, key: Any, delta: int, noreply: bool) -> bytes:
+        wire = self.key(key)
+        tail = b" noreply" if noreply else b""
+        return b"incr %b %d%b\r\n" % (wire, _uint(delta, "value", UINT64_MAX), tail)
+
+    def decr(self, key: Any, delta: int, noreply: bool) -> bytes:
+        wire = self.key(key)
+        tail = b" noreply" if noreply else b""
+        return b"decr %b %d%b\r\n" % (wire, _uint(delta, "value", UINT64_MAX), tail)
+
+    def touch(self, key: Any, exptime: int, noreply: bool) -> bytes:
+        wire = self.key(key)
+        return b"touch %b %d%b\r\n" % (wire, _exptime(exptime), b" noreply" if noreply else b"")
+
+    def stats(self, *args: Any) -> bytes:
+        return arguments.tokens(b"stats", args)
+
+    def version(self) -> bytes:
+        return b"version\r\n"
+
+    def verbosity(self, level: int, noreply: bool) -> bytes:
+        number = _uint(level, "level", UINT32_MAX)
+        return b"verbosity %d%b\r\n" % (number, b" noreply" if noreply else b"")
+
+    def flush_all(self, delay: int, noreply: bool) -> bytes:
+        number = _uint(delay, "delay", INT32_MAX)
+        return b"flush_all %d%b\r\n" % (number, b" noreply" if noreply else b"")
+
+    def cache_memlimit(self, megabytes: int, noreply: bool = False) -> bytes:
+        number = _uint(megabytes, "memlimit", UINT32_MAX)
+        return b"cache_memlimit %d%b\r\n" % (number, b" noreply" if noreply else b"")
+
+    def shutdown(self, graceful: bool) -> bytes:
+        return b"shutdown graceful\r\n" if graceful else b"shutdown\r\n"
+
+    def slabs(self, *args: Any) -> bytes:
+        return arguments.tokens(b"slabs", args)
+
+    def lru_crawler(self, *args: Any) -> bytes:
+        return arguments.tokens(b"lru_crawler", args)
+
+    def config_get(self, name: Any) -> bytes:
+        return arguments.tokens(b"config get", (name,))
+
+    def quit(self) -> bytes:
+        return b"quit\r\n"
+
+    def authenticate(self, username: str | bytes, password: str | bytes) -> bytes:
+        return arguments.authentication(username, password)
+
+    def raw(self, command: str | bytes) -> bytes:
+        return arguments.raw(command, self._unicode)
+
+
+def _integer(value: Any, name: str, least: int, most: int) -> int:
+    if not isinstance(value, int):
+        raise arguments.integer_error(name, value)
+    if not least <= value <= most:
+        raise arguments.range_error(name, least, most)
+    return int(value)
+
+
+def _exptime(value: Any) -> int:
+    return _integer(value, "expire", INT32_MIN, INT32_MAX)
+
+
+def _uint(value: Any, name: str, most: int) -> int:
+    return _integer(value, name, 0, most)
+
+
+def _cas(cas: Any) -> bytes:
+    if isinstance(cas, int):
+        return b"%d" % _uint(cas, "cas", UINT64_MAX)
+    if isinstance(cas, str) and cas.isascii():
+        token = str.encode(cas, "ascii")
+    elif isinstance(cas, bytes):
+        token = bytes(cas)
+    else:
+        raise arguments.cas_error(cas)
+    if not token.isdigit() or len(token) > 20 or int(token) > UINT64_MAX:
+        raise arguments.cas_error(cas)
+    return token
+
+
+def _decimal(value: int) -> bytes:
+    try:
+        return b"%d" % value
+    except ValueError as error:
+        raise arguments.digits_error(error) from error
