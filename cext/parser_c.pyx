@@ -677,9 +677,11 @@ cdef class ReplyParser:
         if found < 0:
             found = 0
         found = find(text, arrived, PyBytes_AS_STRING(end_token), token_size, found)
+        if found > self.max_value_size or (
+            found < 0 and arrived >= self.max_value_size + token_size
+        ):
+            raise endless_error(self.max_value_size)
         if found < 0:
-            if arrived > self.max_value_size:
-                raise endless_error(self.max_value_size)
             self.scanned = arrived
             return NEED_DATA
         self.scanned = 0

@@ -247,7 +247,7 @@ cdef class Requests:
     def key(self, key):
         """The key as it is sent: with the prefix, encoded, validated."""
         cdef Text text
-        holder = self.key_text(key, &text)
+        _holder = self.key_text(key, &text)
         return self.prefix + PyBytes_FromStringAndSize(text.data, text.size)
 
     cdef bytes framed(
@@ -257,7 +257,7 @@ cdef class Requests:
         cdef Text text
         cdef char *at
         cdef bytes request
-        holder = self.key_text(key, &text)
+        _holder = self.key_text(key, &text)
         request = PyBytes_FromStringAndSize(NULL, verb_size + self.key_size(text) + size)
         at = put(PyBytes_AS_STRING(request), verb, verb_size)
         at = self.put_key(at, text)
@@ -311,7 +311,7 @@ cdef class Requests:
             # A key's own methods are never called; the size is looked at anew all the same.
             while index < PyList_GET_SIZE(keys):
                 key = <object>PyList_GET_ITEM(keys, index)
-                holder = self.key_text(key, &text)
+                _holder = self.key_text(key, &text)
                 size = self.key_size(text)
                 need(&out, size + verb_size + 8)
                 at = out.data + out.size
@@ -365,11 +365,11 @@ cdef class Requests:
         cdef Py_ssize_t verb_size = PyBytes_GET_SIZE(verb)
         if verb_size > 16:
             raise ValueError(f"no such verb: {verb!r}")
-        key_holder = self.key_text(key, &text)
+        _key = self.key_text(key, &text)
         exptime_number = exptime_of(exptime)
         # memoryviews and the like are held through `view`, everything else through the holder.
         memset(&view, 0, sizeof(Py_buffer))
-        data_holder = self.data_of(key, value, flags, &data, &view, &flags_number)
+        _data = self.data_of(key, value, flags, &data, &view, &flags_number)
         try:
             # Serializing ran other people's code, but keys are immutable, and held.
             at = put(line, PyBytes_AS_STRING(verb), verb_size)
@@ -419,9 +419,9 @@ cdef class Requests:
         try:
             need(&out, 4096)
             for key, value in items:
-                key_holder = self.key_text(key, &text)
+                _key = self.key_text(key, &text)
                 memset(&view, 0, sizeof(Py_buffer))
-                data_holder = self.data_of(key, value, flags, &data, &view, &flags_number)
+                _data = self.data_of(key, value, flags, &data, &view, &flags_number)
                 try:
                     need(&out, verb_size + self.key_size(text) + LINE_ROOM + data.size)
                     at = put(out.data + out.size, PyBytes_AS_STRING(verb), verb_size)
@@ -548,7 +548,7 @@ cdef class Requests:
         try:
             need(&out, 4096)
             for key in keys:
-                holder = self.key_text(key, &text)
+                _holder = self.key_text(key, &text)
                 need(&out, 7 + self.key_size(text) + 10)
                 at = put(out.data + out.size, b"delete ", 7)
                 at = self.put_key(at, text)

@@ -1,4 +1,4 @@
-"""The reply parser, both twins: results, errors, and that it does not matter where bytes are cut."""
+"""The reply parser, both twins: results, errors, and that cuts between receives do not matter."""
 
 from __future__ import annotations
 
@@ -360,7 +360,9 @@ def test_a_value_above_the_limit_is_a_protocol_error(core: Any) -> None:
 
 def test_a_raw_reply_without_end_stops_at_the_limit(core: Any) -> None:
     parser = core.ReplyParser(replies.DECODE_RAW, 1000)
-    feed(parser, b"x" * 1001)
+    feed(parser, b"x" * 1004)
+    assert parser.parse(replies.RAW, b"verb\r\n", b"END\r\n") is NEED_DATA
+    feed(parser, b"x")
     with pytest.raises(MemcacheUnknownError, match="max_value_size"):
         parser.parse(replies.RAW, b"verb\r\n", b"END\r\n")
 

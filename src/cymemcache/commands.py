@@ -107,7 +107,7 @@ class Commands(_Results[AnyR, BoolR, CasR, IntR, KeysR, DictR, PairR, BytesR, No
 
         def _done(self, result: Any) -> Any: ...
 
-    # -- storage commands ----------------------------------------------------------------------------
+    # -- storage commands --------------------------------------------------------------------------
 
     def set(
         self,
@@ -238,7 +238,7 @@ class Commands(_Results[AnyR, BoolR, CasR, IntR, KeysR, DictR, PairR, BytesR, No
         request = self._requests.store(verb, key, value, expire, noreply, flags)
         return self._send(request, 1, True) if noreply else self._call(STORE, request)
 
-    # -- retrieval commands --------------------------------------------------------------------------
+    # -- retrieval commands ------------------------------------------------------------------------
 
     def get(self, key: Key, default: Any = None) -> AnyR:
         """The value under `key`, `default` on a miss (protocol.txt, "Retrieval command")."""
@@ -300,7 +300,7 @@ class Commands(_Results[AnyR, BoolR, CasR, IntR, KeysR, DictR, PairR, BytesR, No
 
     gets_multi = gets_many
 
-    # -- deletion, arithmetic, touch -----------------------------------------------------------------
+    # -- deletion, arithmetic, touch ---------------------------------------------------------------
 
     def delete(self, key: Key, noreply: bool | None = None) -> BoolR:
         """Delete the item under `key` (protocol.txt, "Deletion").  False on a miss."""
@@ -351,7 +351,7 @@ class Commands(_Results[AnyR, BoolR, CasR, IntR, KeysR, DictR, PairR, BytesR, No
         request = self._requests.touch(key, expire, noreply)
         return self._send(request, 1, True) if noreply else self._call(TOUCH, request)
 
-    # -- the server ----------------------------------------------------------------------------------
+    # -- the server --------------------------------------------------------------------------------
 
     def stats(self, *args: str | bytes) -> DictR:
         """The server's statistics, as a dict with bytes keys (protocol.txt, "Statistics").

@@ -234,7 +234,8 @@ class Dialler:
             return
         sock.setsockopt(_socket.SOL_SOCKET, _socket.SO_KEEPALIVE, 1)
         # macOS has the first one under another name.
-        idle = getattr(_socket, "TCP_KEEPIDLE", None) or _socket.TCP_KEEPALIVE
+        name = "TCP_KEEPIDLE" if hasattr(_socket, "TCP_KEEPIDLE") else "TCP_KEEPALIVE"
+        idle = getattr(_socket, name)
         sock.setsockopt(_socket.IPPROTO_TCP, idle, keepalive.idle)
         sock.setsockopt(_socket.IPPROTO_TCP, _socket.TCP_KEEPINTVL, keepalive.intvl)
         sock.setsockopt(_socket.IPPROTO_TCP, _socket.TCP_KEEPCNT, keepalive.cnt)

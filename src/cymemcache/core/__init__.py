@@ -9,7 +9,15 @@ from __future__ import annotations
 
 import os
 
-__all__ = ["PlainExchange", "RendezvousTable", "ReplyParser", "Requests", "impl", "murmur3_32"]
+__all__ = [
+    "PlainExchange",
+    "RendezvousTable",
+    "ReplyParser",
+    "Requests",
+    "fork_count",
+    "impl",
+    "murmur3_32",
+]
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -48,8 +56,8 @@ else:
         except ImportError as error:
             if _wanted == "c":
                 raise ImportError(
-                    "CYMEMCACHE_IMPL=c, but the compiled core of cymemcache is not there: install a "
-                    "wheel for this platform, or build with CYMEMCACHE_BUILD_EXT=1"
+                    "CYMEMCACHE_IMPL=c, but the compiled core of cymemcache is not there: "
+                    "install a wheel for this platform, or build with CYMEMCACHE_BUILD_EXT=1"
                 ) from error
     if impl == "python":
         from .parser_py import ReplyParser

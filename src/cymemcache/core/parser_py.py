@@ -345,9 +345,10 @@ class ReplyParser:
                 self._pos = line_end + 2
                 return error
         end = data.find(end_token, start)
+        arrived, limit = len(data) - start, self._max_value_size
+        if end - start > limit or (end < 0 and arrived >= limit + len(end_token)):
+            raise endless_error(limit)
         if end < 0:
-            if len(data) - start > self._max_value_size:
-                raise endless_error(self._max_value_size)
             return NEED_DATA
         self._pos = end + len(end_token)
         return data[start:end]
@@ -474,10 +475,11 @@ class ReplyParser:
 
     def _look_up(self) -> None:
         """The reply does not follow the order of the request: match by table from here on."""
-        self._lookup = lookup = {}
+        lookup: dict[bytes, list[int]] = {}
         for index, token in enumerate(self._tokens):
             if index not in self._answered:
                 lookup.setdefault(token, []).append(index)
+        self._lookup = lookup
 
     def _announce(self, flags: bytes, size: bytes, line: bytes, request: bytes) -> None:
         self._value_flags = _digits(flags, 10, _MAX_FLAGS)

@@ -1,10 +1,10 @@
 """The request encoder, pure: arguments in, the finished bytes of one request out.
 
-One call per command validates the key, puts the prefix before it, checks the integers and frames the
-command.  Whatever it returns is read by a server as exactly the commands that were meant: no key,
-number, value or token can end a line early, and no request announces what the server would refuse
-after its header (it would then read the value as commands).  An instance keeps nothing between two
-calls: threads share it.
+One call per command validates the key, puts the prefix before it, checks the integers and frames
+the command.  Whatever it returns is read by a server as exactly the commands that were meant: no
+key, number, value or token can end a line early, and no request announces what the server would
+refuse after its header (it would then read the value as commands).  An instance keeps nothing
+between two calls: threads share it.
 """
 
 from __future__ import annotations

@@ -50,11 +50,10 @@ def _verbosity(service: Service, words: list[bytes]) -> bytes:
 
 
 def _flush_all(service: Service, words: list[bytes]) -> bytes:
-    exptime: int | None = 0
-    if len(words) > (2 if words[-1] == b"noreply" else 1):
-        exptime = signed32(words[1])
-        if exptime is None:
-            return b"CLIENT_ERROR invalid exptime argument\r\n"
+    given = len(words) > (2 if words[-1] == b"noreply" else 1)
+    exptime = signed32(words[1]) if given else 0
+    if exptime is None:
+        return b"CLIENT_ERROR invalid exptime argument\r\n"
     service.cache.flush(exptime)
     return _OK
 

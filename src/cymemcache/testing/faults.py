@@ -203,6 +203,7 @@ class Injection:
         """Whether the command is one of those it is for."""
         return (
             not self.on_connect
+            and not isinstance(self.fault, Refuse)
             and (self.verb is None or self.verb == verb)
             and (self.key is None or self.key in keys)
         )

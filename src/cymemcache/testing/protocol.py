@@ -222,9 +222,11 @@ class Session:
         if verb == b"lru_crawler" and words[1:2] == [b"metadump"] and self.output:
             self._say(b"ERROR cannot pipeline other commands before metadump")
             return
-        silent = command.noreply or words[1:2] == [b"automove"]
         reply = command.answer(service, words)
-        if not silent or words[-1] != b"noreply" or service.answer_noreply:
+        silenced = words[-1] == b"noreply" and (
+            command.noreply or (verb == b"slabs" and words[1] == b"automove")
+        )
+        if not silenced or service.answer_noreply:
             self._replies.append(reply)
 
     def _pass_over(self, words: list[bytes]) -> None:

@@ -261,7 +261,7 @@ def sizes(cache: Cache) -> bytes:
     if first is None:
         return sizes_status(cache)
     counts = Counter(-(-item.size // 32) * 32 for item in cache if item.cas >= first)
-    return b"".join(b"STAT %d %d\r\n" % pair for pair in sorted(counts.items())) + b"END\r\n"
+    return _stat_lines((str(size), count) for size, count in sorted(counts.items()))
 
 
 def sizes_status(cache: Cache) -> bytes:
@@ -291,8 +291,8 @@ def connections(service: Service) -> bytes:
 def prefixes(cache: Cache) -> bytes:
     """``stats detail dump``."""
     lines = [
-        b"PREFIX %b get %d hit %d set %d del %d\r\n" % (prefix, *counts)
-        for prefix, counts in cache.prefixes.items()
+        b"PREFIX %b get %d hit %d set %d del %d\r\n" % (prefix, gets, hits, sets, deletes)
+        for prefix, (gets, hits, sets, deletes) in cache.prefixes.items()
     ]
     return b"".join(lines) + b"END\r\n"
 
@@ -305,7 +305,7 @@ def cachedump(cache: Cache, slab: int, limit: int) -> bytes:
         if item.slab.id != slab:
             continue
         line = b"ITEM %b [%d b; %d s]\r\n" % (item.key, len(item.value), item.deadline)
-        if limit and count == limit or len(reply) + len(line) > _DUMP_LIMIT:
+        if (limit and count == limit) or len(reply) + len(line) > _DUMP_LIMIT:
             break
         reply += line
         count += 1

@@ -94,7 +94,7 @@ class SlabClass:
 
 
 def _slab_classes() -> list[SlabClass]:
-    classes = []
+    classes: list[SlabClass] = []
     size = float(_SMALLEST_CHUNK)
     while size < _LARGEST_CHUNK / _GROWTH:
         aligned = -(-int(size) // 8) * 8
@@ -237,7 +237,7 @@ class Cache:
     def store(
         self, verb: bytes, key: bytes, flags: int, deadline: float, value: bytes, cas: int = 0
     ) -> bytes:
-        """What ``set``, ``add``, ``replace``, ``append``, ``prepend`` and ``cas`` do, and answer."""
+        """Do what the storage command `verb` does; its answer.  `cas` is for ``cas`` only."""
         old = self._find(key)
         if verb == b"cas":
             if old is None:
@@ -283,10 +283,7 @@ class Cache:
         number = unsigned64(item.value)
         if number is None:
             return NOT_A_NUMBER
-        if incr:
-            number = (number + delta) % _UINT64
-        else:
-            number = max(number - delta, 0)
+        number = (number + delta) % _UINT64 if incr else max(number - delta, 0)
         digits = b"%d" % number
         if len(digits) <= len(item.value):
             item.value = digits.ljust(len(item.value))
