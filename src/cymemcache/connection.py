@@ -9,6 +9,7 @@ stream.  Nothing in here may let a half-made connection escape, whatever interru
 from __future__ import annotations
 
 import _socket
+from threading import get_ident
 from time import monotonic
 
 from .core import PlainExchange, ReplyParser, Requests
@@ -26,14 +27,24 @@ class NoreplyRecord:
 
     def __init__(self, server: str) -> None:
         self._server = server
-        #: error replies to noreply commands
-        self.errors = 0
-        #: noreply commands whose connection failed before the server had acknowledged them
-        self.lost = 0
+        # By thread: each adds to its own numbers only, so that none is lost and no lock is held.
+        self._errors: dict[int, int] = {}
+        self._lost: dict[int, int] = {}
+
+    @property
+    def errors(self) -> int:
+        """Error replies to noreply commands."""
+        return sum(list(self._errors.values()))
+
+    @property
+    def lost(self) -> int:
+        """noreply commands whose connection failed before the server had acknowledged them."""
+        return sum(list(self._lost.values()))
 
     def report(self, commands: int, errors: list[MemcacheError]) -> None:
         """`errors` came in answer to some of `commands` noreply commands."""
-        self.errors += len(errors)
+        thread = get_ident()
+        self._errors[thread] = self._errors.get(thread, 0) + len(errors)
         _logger().warning(
             "%s: %d of %d noreply commands failed; the first error: %s: %s",
             self._server,
@@ -45,7 +56,8 @@ class NoreplyRecord:
 
     def report_lost(self, commands: int) -> None:
         """A connection failed with `commands` unacknowledged on it."""
-        self.lost += commands
+        thread = get_ident()
+        self._lost[thread] = self._lost.get(thread, 0) + commands
         _logger().warning(
             "%s: the connection failed with %d noreply commands not acknowledged",
             self._server,

@@ -9,8 +9,8 @@ it comes back.
 from __future__ import annotations
 
 import os
+import threading
 from collections import deque
-from threading import get_ident
 from time import monotonic
 from weakref import WeakSet
 
@@ -39,7 +39,7 @@ class ConnectionPool:
     def take(self) -> Connection:
         """A connection for the caller alone.  Follow with `give`, `hold` or its `discard`."""
         if self._held:
-            connection = self._held.pop(get_ident(), None)
+            connection = self._held.pop(threading.get_ident(), None)
             if connection is not None:
                 if connection.generation == self._generation:
                     return connection
@@ -71,7 +71,7 @@ class ConnectionPool:
     def hold(self, connection: Connection) -> None:
         """Take back, for this thread, a connection with noreply commands on it."""
         held = self._held
-        thread = get_ident()
+        thread = threading.get_ident()  # looked up anew: gevent may have replaced it
         # A signal handler, or another greenlet of this thread, may have been here in between.
         other = held.pop(thread, None)
         held[thread] = connection
@@ -90,7 +90,7 @@ class ConnectionPool:
 
     def peek(self) -> Connection | None:
         """The connection that would be taken next, left where it is; None where there is none."""
-        held = self._held.get(get_ident())
+        held = self._held.get(threading.get_ident())
         if held is not None:
             return held
         try:

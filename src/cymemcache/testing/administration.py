@@ -166,7 +166,7 @@ def _slab_classes(text: bytes) -> set[int] | None:
         return set(range(_CLASSES))
     numbers = [unsigned32(word) for word in text.split(b",") if word]
     classes = {number for number in numbers if number is not None}
-    if not numbers or None in numbers or not all(0 < id < _CLASSES - 1 for id in classes):
+    if not numbers or None in numbers or not all(0 < id < _CLASSES for id in classes):
         return None
     return classes
 

@@ -1,0 +1,180 @@
+"""The real memcached as a child process, on a free loopback port, for tests and demos.
+
+It must never outlive its `MemcachedProcess` where that is stopped, and never be found by its name:
+only the process that was started here is signalled.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+import subprocess
+import tempfile
+import time
+from types import TracebackType
+from typing import Any, Self
+
+_ATTEMPTS = 5  # another process can take the free port first
+_READY_PATIENCE = 10.0  # seconds
+_POLL_INTERVAL = 0.01  # seconds
+_STOP_PATIENCE = 5.0  # seconds
+
+
+class MemcachedProcess:
+    """A memcached of its own, found on PATH (or at `program`).
+
+        with MemcachedProcess("-m", "100") as memcached:
+            client = Client(memcached.address)
+
+    `arguments` go to memcached as they are.  It listens on `host` and `port` (None: a free one), or
+    on the UNIX socket `unix_path`, and is started as root where this process is root's.
+    """
+
+    def __init__(
+        self,
+        *arguments: str,
+        host: str = "127.0.0.1",
+        port: int | None = None,
+        unix_path: str | os.PathLike[str] | None = None,
+        program: str | None = None,
+    ) -> None:
+        self._arguments = arguments
+        self._host = host
+        self._port = port
+        self._path = None if unix_path is None else os.fspath(unix_path)
+        self._program = program
+        self._address: Any = None
+        self._process: subprocess.Popen[bytes] | None = None
+
+    @staticmethod
+    def find() -> str | None:
+        """The path of the memcached program, None where there is none on PATH."""
+        return shutil.which("memcached")
+
+    def start(self) -> Self:
+        """Start it and wait until it accepts connections; returns the object itself.
+
+        Raises `FileNotFoundError` where there is no memcached, `RuntimeError` with what it said
+        where it does not start.
+        """
+        if self._process is not None:
+            raise RuntimeError("this memcached has been started already")
+        program = self._program or self.find()
+        if program is None:
+            raise FileNotFoundError(
+                "memcached is not installed (Debian, Ubuntu: apt-get install memcached)"
+            )
+        for attempt in range(1, _ATTEMPTS + 1):
+            port = self._port or free_port(self._host)
+            try:
+                self._launch(program, port)
+                break
+            except RuntimeError:
+                if self._port is not None or self._path is not None or attempt == _ATTEMPTS:
+                    raise
+        # A second start gets the same port.
+        self._port = port
+        return self
+
+    def stop(self) -> None:
+        """End it and wait until it has ended; nothing happens where it does not run."""
+        process, self._process = self._process, None
+        if process is None:
+            return
+        process.terminate()
+        try:
+            process.wait(_STOP_PATIENCE)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+    def __enter__(self) -> Self:
+        if self._process is None:
+            self.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.stop()
+
+    @property
+    def address(self) -> Any:
+        """Where it listens: ``(host, port)``, or the path of the UNIX socket.
+
+        Raises `RuntimeError` where it was never started.
+        """
+        if self._address is None:
+            raise RuntimeError("the memcached has no address before it is started")
+        return self._address
+
+    @property
+    def pid(self) -> int:
+        """The process id; raises `RuntimeError` where it does not run."""
+        if self._process is None:
+            raise RuntimeError("the memcached does not run")
+        return self._process.pid
+
+    def _launch(self, program: str, port: int) -> None:
+        command = [program, *self._arguments]
+        if self._path is not None:
+            self._address = self._path
+            command += ["-s", self._path]
+        else:
+            self._address = (self._host, port)
+            command += ["-l", self._host, "-p", str(port)]
+        if hasattr(os, "geteuid") and os.geteuid() == 0:
+            command += ["-u", "root"]
+        with tempfile.TemporaryFile() as said:
+            process = subprocess.Popen(
+                command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=said
+            )
+            self._process = process
+            try:
+                self._wait_until_ready(process)
+            except RuntimeError as error:
+                self.stop()
+                said.seek(0)
+                text = said.read().decode("utf-8", "replace").strip()
+                raise RuntimeError(f"{' '.join(command)}: {error}: {text}") from None
+            except BaseException:
+                self.stop()
+                raise
+
+    def _wait_until_ready(self, process: subprocess.Popen[bytes]) -> None:
+        deadline = time.monotonic() + _READY_PATIENCE
+        while True:
+            # One that has ended must not be taken for the one that has got its port.
+            if process.poll() is not None:
+                raise RuntimeError("it has ended")
+            if accepts(self.address):
+                return
+            if time.monotonic() > deadline:
+                raise RuntimeError("it accepts no connections")
+            time.sleep(_POLL_INTERVAL)
+
+
+def free_port(host: str = "127.0.0.1") -> int:
+    """A TCP port of `host` that nobody listens on at the moment."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family) as sock:
+        sock.bind((host, 0))
+        port: int = sock.getsockname()[1]
+        return port
+
+
+def accepts(address: Any) -> bool:
+    """Whether somebody accepts connections at ``(host, port)`` or on a UNIX socket."""
+    try:
+        if isinstance(address, str):
+            with socket.socket(socket.AF_UNIX) as sock:
+                sock.connect(address)
+        else:
+            socket.create_connection(address, timeout=1).close()
+    except OSError:
+        return False
+    return True

@@ -1,0 +1,175 @@
+"""Real servers for the integration tests; a server that is missing is an error, never a skip."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cymemcache.testing import EmbeddedServer, MemcachedProcess
+from cymemcache.testing.process import accepts, free_port
+
+PATIENCE = 20.0  # seconds after which something that must happen has not happened
+KINDS = ["memcached", "embedded"]
+
+
+@dataclass
+class Server:
+    """A server that speaks memcached's protocol: the real one or the embedded one."""
+
+    kind: str
+    address: tuple[str, int]
+
+    def raw(self, *chunks: bytes) -> bytes:
+        """Send `chunks`, each on its own, and close the sending side; all that is answered."""
+        with socket.create_connection(self.address, timeout=PATIENCE) as sock:
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+
+            def send() -> None:
+                try:
+                    for chunk in chunks:
+                        sock.sendall(chunk)
+                    sock.shutdown(socket.SHUT_WR)
+                except ConnectionError:
+                    pass  # the server has closed the connection
+
+            sender = threading.Thread(target=send)
+            sender.start()
+            received = bytearray()
+            try:
+                while data := sock.recv(1 << 16):
+                    received += data
+            except ConnectionError:
+                pass
+            sender.join()
+            return bytes(received)
+
+    def flush(self) -> None:
+        """Remove all items."""
+        assert self.raw(b"flush_all\r\n") == b"OK\r\n"
+
+
+@pytest.fixture(scope="session")
+def running_memcached() -> Iterator[Server]:
+    """A memcached without options that runs for the whole session."""
+    with MemcachedProcess(program=_need("memcached")) as process:
+        yield Server("memcached", process.address)
+
+
+@pytest.fixture(scope="session")
+def running_embedded() -> Iterator[Server]:
+    """An embedded server without options that runs for the whole session."""
+    with EmbeddedServer() as server:
+        yield Server("embedded", server.address)
+
+
+@pytest.fixture(params=KINDS)
+def server(request: pytest.FixtureRequest) -> Server:
+    """The real memcached and the embedded server in turn, empty."""
+    found: Server = request.getfixturevalue(f"running_{request.param}")
+    found.flush()
+    return found
+
+
+@pytest.fixture
+def both(running_memcached: Server, running_embedded: Server) -> tuple[Server, Server]:
+    """The real memcached and the embedded server side by side, empty."""
+    running_memcached.flush()
+    running_embedded.flush()
+    return running_memcached, running_embedded
+
+
+@pytest.fixture
+def memcached_factory() -> Iterator[Callable[..., MemcachedProcess]]:
+    """Starts memcacheds of a test's own, which end with it.
+
+    ``memcached_factory(*arguments, port=None, unix=None, tls=None)``: `arguments` as on memcached's
+    command line, `tls` is the files of a certificate (with its chain) and of its key.
+    """
+    program = _need("memcached")
+    with ExitStack() as stack:
+
+        def start(
+            *arguments: str,
+            port: int | None = None,
+            unix: Path | None = None,
+            tls: tuple[Path, Path] | None = None,
+        ) -> MemcachedProcess:
+            if tls is not None:
+                certificate, key = tls
+                arguments += ("-Z", "-o", f"ssl_chain_cert={certificate},ssl_key={key}")
+            process = MemcachedProcess(*arguments, port=port, unix_path=unix, program=program)
+            return stack.enter_context(process)
+
+        yield start
+
+
+@pytest.fixture
+def nutcracker_factory(tmp_path: Path) -> Iterator[Callable[..., tuple[str, int]]]:
+    """Starts twemproxies, which end with the test.
+
+    ``nutcracker_factory(addresses, **options)`` gives the address of one in front of the servers at
+    `addresses`; `options` go into its configuration.
+    """
+    program = _need("nutcracker")
+    with ExitStack() as stack:
+
+        def start(addresses: Sequence[tuple[str, int]], **options: Any) -> tuple[str, int]:
+            address = ("127.0.0.1", free_port())
+            settings = {
+                "listen": f"{address[0]}:{address[1]}",
+                "hash": "fnv1a_64",
+                "distribution": "ketama",
+                **options,
+            }
+            lines = [f"  {name}: {value}\n" for name, value in settings.items()]
+            servers = [f"   - {host}:{port}:1\n" for host, port in addresses]
+            directory = tmp_path / f"nutcracker-{address[1]}"
+            directory.mkdir()
+            configuration = directory / "nutcracker.yml"
+            configuration.write_text("".join(["pool:\n", *lines, "  servers:\n", *servers]))
+            command = [program, "-c", configuration, "-o", directory / "log"]
+            command += ["-p", directory / "pid", "-a", "127.0.0.1", "-s", str(free_port())]
+            process = stack.enter_context(_running(command))
+            deadline = time.monotonic() + PATIENCE
+            while not accepts(address):
+                if process.poll() is not None or time.monotonic() > deadline:
+                    pytest.fail(f"nutcracker does not start: {(directory / 'log').read_text()}")
+                time.sleep(0.01)
+            return address
+
+        yield start
+
+
+@contextmanager
+def _running(command: list[Any]) -> Iterator[subprocess.Popen[bytes]]:
+    process = subprocess.Popen(command)
+    try:
+        yield process
+    finally:
+        process.terminate()
+        try:
+            process.wait(PATIENCE)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+def _need(program: str) -> str:
+    """The path of `program`; the test fails where it is not installed."""
+    # Debian has nutcracker where a user's PATH does not look.
+    path = os.pathsep.join([os.environ.get("PATH", os.defpath), "/usr/sbin", "/usr/local/sbin"])
+    found = shutil.which(program, path=path)
+    if found is None:
+        pytest.fail(f"{program} is not installed (Debian, Ubuntu: apt-get install {program})")
+    return found

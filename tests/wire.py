@@ -1,0 +1,34 @@
+"""Raw protocol text: what the tests send to servers, and how replies are compared."""
+
+from __future__ import annotations
+
+import re
+
+LONG_KEY = b"k" * 250
+TOO_LONG_KEY = b"k" * 251
+MEBIBYTE = 1 << 20
+
+
+def block(line: bytes, value: bytes) -> bytes:
+    """A storage command: `line` with its value's length for "#", and the value."""
+    return line.replace(b"#", b"%d" % len(value)) + b"\r\n" + value + b"\r\n"
+
+
+# Two numbers, one text with flags, one key that holds nothing.
+SETUP = block(b"set n 0 0 #", b"10") + block(b"set m 7 0 #", b"18446744073709551615")
+SETUP += block(b"set t 4294967295 0 #", b"text")
+
+
+def normalized(reply: bytes) -> bytes:
+    """`reply` without what must differ."""
+    tokens: dict[bytes, bytes] = {}
+
+    def token(match: re.Match[bytes]) -> bytes:
+        return match[1] + b"cas-%b" % tokens.setdefault(match[2], b"%d" % len(tokens)) + b"\r\n"
+
+    reply = re.sub(rb"VERSION \S+", b"VERSION *", reply)
+    reply = re.sub(rb"(VALUE \S+ \d+ \d+ )(\d+)\r\n", token, reply)
+    reply = re.sub(rb"( la=| cas=| exp=)\d+", rb"\1*", reply)
+    if b"PREFIX" in reply or b"key=" in reply:  # in no particular order
+        return b"".join(sorted(reply.splitlines(keepends=True)))
+    return reply
