@@ -10,7 +10,7 @@ PIP := $(PY) -m pip --disable-pip-version-check --quiet
 # The package is installed editable, with its extension modules built in place; a missing or failed
 # compile is an error.
 INSTALL := CYMEMCACHE_BUILD_EXT=1 $(PIP) install --no-build-isolation --editable
-SOURCES := $(wildcard cext/*.pyx) setup.py pyproject.toml
+SOURCES := $(wildcard cext/*.pyx cext/*/*/*.pxd) setup.py pyproject.toml
 
 # Tests that run both twins by themselves, or build wheels of their own: one run is enough for them.
 RUN_ONCE := $(wildcard $(addprefix tests/,test_packaging.py test_parser.py test_requests.py \

@@ -24,7 +24,7 @@ from setuptools.command.build_ext import build_ext
 
 SOURCES = "cext"
 PACKAGE = "cymemcache.core"
-POSIX_ONLY = {"exchange_c"}
+POSIX_ONLY = {"exchange_c", "calls_c"}
 SANITIZERS = os.environ.get("CYMEMCACHE_SANITIZE", "")
 
 
@@ -81,7 +81,9 @@ class BuildExt(build_ext):
         else:
             for ext in self.extensions:
                 # cythonize gives back copies, which have lost `optional`.
-                (copy,) = cythonize([ext], build_dir=self.build_temp, force=self.force)
+                (copy,) = cythonize(
+                    [ext], build_dir=self.build_temp, include_path=[SOURCES], force=self.force
+                )
                 ext.sources = copy.sources
             super().build_extensions()
         if self.failures:

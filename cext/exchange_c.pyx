@@ -10,17 +10,14 @@ It must never leave the caller with a connection that looks usable after an erro
 and the connection closes.
 """
 
-from cpython.buffer cimport (
-    PyBUF_WRITABLE,
-    PyBuffer_Release,
-    PyObject_GetBuffer,
-)
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
 from cpython.exc cimport PyErr_CheckSignals, PyErr_SetFromErrno
 from libc cimport errno as c_errno
 from libc.errno cimport EAGAIN, EINTR, errno
 from libc.stdint cimport int64_t
 from posix.time cimport CLOCK_MONOTONIC, clock_gettime, timespec
+
+from cymemcache.core.parser_c cimport ReplyStream
 
 from cymemcache.core.replies import (
     BARRIER,
@@ -94,37 +91,36 @@ def fork_count():
 cdef class PlainExchange:
     """Request and reply over one plain socket, in blocking mode with SO_RCVTIMEO set.
 
-    Not for two threads at once: whoever took the connection from the pool is its only user.
+    Not for two threads at once: whoever took it from the pool is its only user.
     """
 
-    cdef readonly object sock
-    cdef int fd
-    cdef object parser
-    cdef object get_buffer
-    cdef object buffer_updated
-    cdef object parse
-    cdef object report
-    cdef int64_t timeout_ns   # -1: none
-    cdef int64_t used_at      # start of the last command
-    cdef unsigned long forks
-    cdef readonly object timeout
-    #: noreply commands sent whose fate is not known yet
-    cdef readonly Py_ssize_t unacknowledged
-    #: whether anything of the reply to the last command was read
-    cdef readonly bint received
-
-    def __init__(self, sock, parser, timeout, report):
+    def __cinit__(self, sock, ReplyStream parser not None, timeout, record):
         self.sock = sock
         self.fd = sock.fileno()
         self.parser = parser
-        self.get_buffer = parser.get_buffer
-        self.buffer_updated = parser.buffer_updated
-        self.parse = parser.parse
-        self.report = report
+        self.record = record
         self.timeout = timeout
         self.timeout_ns = -1 if timeout is None else <int64_t>(timeout * 1e9)
         self.forks = cymc_forks
         self.used_at = monotonic()
+
+    def close(self):
+        """Close the descriptor.  What was sent before still reaches the server."""
+        try:
+            self.sock.close()
+        except Exception:  # nothing that a caller could do about it
+            pass
+
+    def discard(self):
+        """Close after a failure: noreply commands not acknowledged may be lost."""
+        self.close()
+        if self.unacknowledged and self.forks == cymc_forks:
+            self.record.report_lost(self.unacknowledged)
+
+    def __del__(self):
+        # An interruption can lose a connection between two statements of its holder.
+        if self.sock is not None:
+            self.close()
 
     @property
     def used_at_seconds(self):
@@ -140,14 +136,17 @@ cdef class PlainExchange:
 
         `STALE` where the connection turned out unusable before anything was sent.
         """
+        return self.run(request, kind, keys, default)
+
+    cdef object run(self, bytes request, int kind, object keys, object default):
         cdef int64_t now = monotonic()
         cdef bytes data = request
         cdef bint barrier = False
-        cdef Py_ssize_t sent, count, length
+        cdef Py_ssize_t sent, count, length, room_size
         cdef const char *text
+        cdef char *room
         cdef int failed = 0
-        cdef object buffer, result
-        cdef Py_buffer view
+        cdef object result
         if self.forks != cymc_forks or (
             now - self.used_at > SECOND and not self.is_fresh()
         ):
@@ -159,23 +158,21 @@ cdef class PlainExchange:
             barrier = True
         text = PyBytes_AS_STRING(data)
         length = PyBytes_GET_SIZE(data)
-        buffer = self.get_buffer()
-        PyObject_GetBuffer(buffer, &view, PyBUF_WRITABLE)
+        self.parser.lend(&room, &room_size)
         count = -1
         with nogil:
             sent = c_send(self.fd, text, length, MSG_NOSIGNAL | MSG_DONTWAIT)
             if sent == length:
-                count = c_recv(self.fd, view.buf, view.len, 0)
+                count = c_recv(self.fd, room, room_size, 0)
             if sent < 0 or (sent == length and count < 0):
                 failed = errno
-        PyBuffer_Release(&view)
+        self.parser.take_back(count if count > 0 else 0)
         if count > 0:
             self.received = True
-            self.buffer_updated(count)
             if not barrier:
-                result = self.parse(kind, request, keys, default)
+                result = self.parser.reply(kind, request, keys, default)
                 if result is not NEED_DATA:
-                    if self.parser.pending and kind != RAW_KIND:
+                    if kind != RAW_KIND and self.parser.waiting():
                         raise extra_bytes_error(request)
                     return result
         elif count == 0:
@@ -208,15 +205,15 @@ cdef class PlainExchange:
         while True:
             if look:
                 if barrier:
-                    errors = self.parse(BARRIER, request)
+                    errors = self.parser.reply(BARRIER, request, None, None)
                     if errors is not NEED_DATA:
                         barrier = False
                         self.acknowledge(errors)
                 if not barrier and not answered:
-                    result = self.parse(kind, request, keys, default)
+                    result = self.parser.reply(kind, request, keys, default)
                     answered = result is not NEED_DATA
                 if answered:
-                    if self.parser.pending and kind != RAW_KIND:
+                    if kind != RAW_KIND and self.parser.waiting():
                         raise extra_bytes_error(request)
             if answered and sent == length:
                 return result
@@ -233,6 +230,9 @@ cdef class PlainExchange:
 
         Whatever a server answers all the same is read and set aside while it sends.
         """
+        return self.transmit(request, commands)
+
+    cdef object transmit(self, bytes request, Py_ssize_t commands):
         cdef int64_t now = monotonic()
         cdef Py_ssize_t sent, length
         cdef const char *text = PyBytes_AS_STRING(request)
@@ -260,7 +260,7 @@ cdef class PlainExchange:
             ready = self.wait(now, True)
             if ready & ~POLLOUT:
                 if self.receive_some():
-                    self.parse(DRAIN, request)
+                    self.parser.reply(DRAIN, request, None, None)
             else:
                 sent += self.send_some(request, sent)
         return True
@@ -313,19 +313,17 @@ cdef class PlainExchange:
 
     cdef bint receive_some(self) except -1:
         """Receive what is there; false where nothing was."""
-        cdef Py_buffer view
-        cdef Py_ssize_t count
+        cdef char *room
+        cdef Py_ssize_t count, size
         cdef int failed = 0
-        cdef object buffer = self.get_buffer()
-        PyObject_GetBuffer(buffer, &view, PyBUF_WRITABLE)
+        self.parser.lend(&room, &size)
         with nogil:
-            count = c_recv(self.fd, view.buf, view.len, MSG_DONTWAIT)
+            count = c_recv(self.fd, room, size, MSG_DONTWAIT)
             if count < 0:
                 failed = errno
-        PyBuffer_Release(&view)
+        self.parser.take_back(count if count > 0 else 0)
         if count > 0:
             self.received = True
-            self.buffer_updated(count)
             return True
         if count == 0:
             raise closed_error()
@@ -346,7 +344,7 @@ cdef class PlainExchange:
         cdef Py_ssize_t commands = self.unacknowledged
         self.unacknowledged = 0
         if errors:
-            self.report(commands, errors)
+            self.record.report(commands, errors)
         return 0
 
     cdef bint is_fresh(self) except -1:

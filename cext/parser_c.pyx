@@ -259,7 +259,23 @@ cdef bytes finished(_Target target):
     return value
 
 
-cdef class ReplyParser:
+cdef class ReplyStream:
+    """What `exchange_c` uses of a parser without a Python call; `ReplyParser` is the only one."""
+
+    cdef int lend(self, char **room, Py_ssize_t *size) except -1:
+        raise TypeError("not a parser")
+
+    cdef void take_back(self, Py_ssize_t count) noexcept:
+        pass
+
+    cdef Py_ssize_t waiting(self) noexcept:
+        return 0
+
+    cdef object reply(self, int kind, bytes request, object keys, object default):
+        raise TypeError("not a parser")
+
+
+cdef class ReplyParser(ReplyStream):
     """Parses the replies of one connection, in the order of their requests.
 
     `decode` says how the values of a fetch are decoded (one of `replies.DECODE_*`),
@@ -329,6 +345,11 @@ cdef class ReplyParser:
 
     def get_buffer(self, Py_ssize_t sizehint=-1):
         """Writable memory for the next bytes from the server; follow with `buffer_updated`."""
+        self.prepare()
+        return self.target if self.handed_target else self
+
+    cdef int prepare(self) except -1:
+        """Have room for the next bytes; `handed` and `handed_target` tell how much, and where."""
         cdef _Target target = self.target
         if target is not None and target.filled < target.size:
             if target.filled == target.capacity:
@@ -336,7 +357,7 @@ cdef class ReplyParser:
                 self.target = target
             self.handed = target.capacity - target.filled
             self.handed_target = True
-            return target
+            return 0
         if self.buffer == NULL:
             self.buffer = take_buffer()
             self.capacity = BUFFER_SIZE
@@ -345,7 +366,29 @@ cdef class ReplyParser:
             self.make_room()
         self.handed = self.capacity - self.end
         self.handed_target = False
-        return self
+        return 0
+
+    cdef int lend(self, char **room, Py_ssize_t *size) except -1:
+        """Like `get_buffer`, without a view: the memory stays until `take_back`."""
+        self.prepare()
+        size[0] = self.handed
+        if self.handed_target:
+            self.target.exports += 1
+            room[0] = PyBytes_AS_STRING_raw(self.target.value) + self.target.filled
+        else:
+            self.exports += 1
+            room[0] = self.buffer + self.end
+        return 0
+
+    cdef void take_back(self, Py_ssize_t count) noexcept:
+        """What was lent comes back; its first `count` bytes have arrived."""
+        self.handed = -1
+        if self.handed_target:
+            self.target.exports -= 1
+            self.target.filled += count
+        else:
+            self.exports -= 1
+            self.end += count
 
     cdef int make_room(self) except -1:
         cdef char *larger
@@ -376,6 +419,9 @@ cdef class ReplyParser:
     @property
     def pending(self):
         """Bytes that have arrived and belong to no reply parsed so far."""
+        return self.waiting()
+
+    cdef Py_ssize_t waiting(self) noexcept:
         return self.end - self.start + (self.target.filled if self.target is not None else 0)
 
     # -- results out ---------------------------------------------------------------------------
@@ -389,6 +435,9 @@ cdef class ReplyParser:
         Raises where the connection must be closed: `MemcacheUnknownError` for an illegal reply,
         the server's error where the end of its reply cannot be known.
         """
+        return self.reply(kind, request, keys, default)
+
+    cdef object reply(self, int kind, bytes request, object keys, object default):
         cdef object result
         if self.broken:
             raise broken_error()

@@ -21,6 +21,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
+    from .exchange import Exchange
+
 
 class NoreplyRecord:
     """What became of noreply commands that nobody waits for: counted, and logged."""
@@ -71,49 +73,6 @@ def _logger() -> Any:
     return getLogger("cymemcache")
 
 
-class Connection:
-    """A connected socket with its exchange.
-
-    `call` and `send` are those of the exchange: see `exchange.AnyExchange`.
-    """
-
-    __slots__ = ("__weakref__", "_record", "call", "exchange", "generation", "send", "sock")
-
-    def __init__(self, sock: Any, exchange: Any, record: NoreplyRecord) -> None:
-        self.sock = sock
-        self.exchange = exchange
-        self.call = exchange.call
-        self.send = exchange.send
-        #: of the pool, when this connection was dialled
-        self.generation = 0
-        self._record = record
-
-    def close(self) -> None:
-        """Close the descriptor.  What was sent before still reaches the server."""
-        try:
-            self.sock.close()
-        except Exception:  # nothing that a caller could do about it
-            pass
-
-    def discard(self) -> None:
-        """Close after a failure: noreply commands not acknowledged may be lost."""
-        self.close()
-        lost = self.exchange.unacknowledged
-        if lost and not self.exchange.forked():
-            self._record.report_lost(lost)
-
-    def __del__(self) -> None:
-        # An interruption can lose a connection between two statements of its holder.
-        try:
-            sock = self.sock
-        except AttributeError:
-            return
-        try:
-            sock.close()
-        except Exception:
-            pass
-
-
 class Dialler:
     """Makes connections to one server as the client's options say."""
 
@@ -144,7 +103,7 @@ class Dialler:
         if self._tls_context is not None and isinstance(server, str):
             raise ValueError("tls_context: a UNIX socket is not spoken to over TLS")
 
-    def dial(self) -> Connection:
+    def dial(self) -> Exchange:
         """A new connection, authenticated where credentials were given.
 
         Raises the `OSError` of the last address that was tried, with a note for each of them.
@@ -154,18 +113,17 @@ class Dialler:
         try:
             if self._authentication:
                 self._authenticate(sock, self._left(began))
-            return Connection(sock, self._exchange(sock, self._timeout), self._record)
+            return self._exchange(sock, self._timeout)
         except BaseException:
             sock.close()
             raise
 
-    def adopt(self, sock: Any) -> Connection:
+    def adopt(self, sock: Any) -> Exchange:
         """A connection over a socket-like object of the user's own, as it is."""
         parser = ReplyParser(self._decode, self._max_value_size)
-        exchange = AnyExchange(sock, parser, self._timeout, self._record.report)
-        return Connection(sock, exchange, self._record)
+        return AnyExchange(sock, parser, self._timeout, self._record)
 
-    def _exchange(self, sock: Any, timeout: float | None) -> Any:
+    def _exchange(self, sock: Any, timeout: float | None) -> Exchange:
         """The exchange for a socket that we dialled."""
         parser = ReplyParser(self._decode, self._max_value_size)
         # The type alone tells too much: gevent's sockets pass for it after monkey-patching.
@@ -173,9 +131,9 @@ class Dialler:
         if PlainExchange is not None and plain:
             sock.settimeout(None)
             _set_receive_timeout(sock, timeout)
-            return PlainExchange(sock, parser, timeout, self._record.report)
+            return PlainExchange(sock, parser, timeout, self._record)
         sock.settimeout(timeout)
-        return AnyExchange(sock, parser, timeout, self._record.report)
+        return AnyExchange(sock, parser, timeout, self._record)
 
     def _authenticate(self, sock: Any, left: float | None) -> None:
         """The first command to a server with ``-Y``; see "Authentication" in protocol.txt."""

@@ -34,13 +34,20 @@ from .core.replies import (
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-    from typing import Any
+    from collections.abc import Iterator
+    from typing import Any, Protocol, TypeAlias
 
-    from .core import ReplyParser
+    from .core import PlainExchange, ReplyParser
     from .exceptions import MemcacheError
 
-    Report = Callable[[int, list[MemcacheError]], None]
+    class Record(Protocol):
+        """Where an exchange tells what became of noreply commands."""
+
+        def report(self, commands: int, errors: list[MemcacheError]) -> None: ...
+
+        def report_lost(self, commands: int) -> None: ...
+
+    Exchange: TypeAlias = "AnyExchange | PlainExchange"
 
 _BARRIER_REQUEST = b"version\r\n"
 
@@ -77,12 +84,12 @@ _fork_count = compiled_fork_count or _python_forks
 class AnyExchange:
     """Request and reply over one socket, whose timeout is set to `timeout` (seconds or None).
 
-    `report(commands, errors)` is told of errors that belong to noreply commands.  Not for two
-    threads at once: whoever took the connection from the pool is its only user.
+    Not for two threads at once: whoever took it from the pool is its only user, and the only one
+    who closes it.
     """
 
     def __init__(
-        self, sock: Any, parser: ReplyParser, timeout: float | None, report: Report
+        self, sock: Any, parser: ReplyParser, timeout: float | None, record: Record
     ) -> None:
         self.sock = sock
         self.timeout = timeout
@@ -92,11 +99,31 @@ class AnyExchange:
         self.received = False
         #: when the last command began, on the clock of `time.monotonic`
         self.used_at_seconds = monotonic()
+        #: of the pool, when this connection was dialled
+        self.generation = 0
         self._parser = parser
-        self._report = report
+        self._record = record
         self._forks = _fork_count()
         self._recv_into = getattr(sock, "recv_into", None)
         self._shortened = False  # the socket's own timeout is less than the operation's
+
+    def close(self) -> None:
+        """Close the descriptor.  What was sent before still reaches the server."""
+        try:
+            self.sock.close()
+        except Exception:  # nothing that a caller could do about it
+            pass
+
+    def discard(self) -> None:
+        """Close after a failure: noreply commands not acknowledged may be lost."""
+        self.close()
+        if self.unacknowledged and not self.forked():
+            self._record.report_lost(self.unacknowledged)
+
+    def __del__(self) -> None:
+        # An interruption can lose a connection between two statements of its holder.
+        if hasattr(self, "sock"):
+            self.close()
 
     def forked(self) -> bool:
         """Whether this process is a child of the one that dialled."""
@@ -164,7 +191,7 @@ class AnyExchange:
             errors = self._parser.parse(BARRIER, _BARRIER_REQUEST)
         commands, self.unacknowledged = self.unacknowledged, 0
         if errors:
-            self._report(commands, errors)
+            self._record.report(commands, errors)
 
     def _reply(self, request: bytes, kind: int, keys: Any, default: Any, began: float) -> Any:
         parse = self._parser.parse

@@ -14,29 +14,31 @@ from collections import deque
 from time import monotonic
 from weakref import WeakSet
 
+from .core import IdleConnections
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from .connection import Connection
+    from .exchange import Exchange
 
 IDLE_SECONDS = 60.0  # after which a connection that nobody used is closed
 
 
-class ConnectionPool:
+class ConnectionPool(IdleConnections):
     """As many connections as are in use at once; the last returned is taken first."""
 
-    def __init__(self, dial: Callable[[], Connection]) -> None:
+    def __init__(self, dial: Callable[[], Exchange]) -> None:
         self._dial = dial
         self._generation = 0
-        self._idle: deque[Connection] = deque()
+        self._idle: deque[Exchange] = deque()  # the last one is taken next
         # By thread: connections with noreply commands that are not acknowledged.  Their thread's
         # next command goes out on the same one, so that it never overtakes them.
-        self._held: dict[int, Connection] = {}
-        self._expired_at = monotonic()
+        self._held: dict[int, Exchange] = {}
+        self._expire_at = monotonic() + 1
         _pools.add(self)
 
-    def take(self) -> Connection:
+    def take(self) -> Exchange:
         """A connection for the caller alone.  Follow with `give`, `hold` or its `discard`."""
         if self._held:
             connection = self._held.pop(threading.get_ident(), None)
@@ -53,22 +55,19 @@ class ConnectionPool:
                 return connection
             connection.close()
 
-    def dial(self) -> Connection:
+    def dial(self) -> Exchange:
         """A new connection for the caller alone."""
         generation = self._generation  # of before: a close while we dial holds for this one too
         connection = self._dial()
         connection.generation = generation
         return connection
 
-    def give(self, connection: Connection) -> None:
+    def give(self, connection: Exchange) -> None:
         """Take `connection` back; nothing of a reply may be outstanding on it."""
         self._idle.append(connection)
-        if connection.generation != self._generation:
-            self._close_old()
-        elif len(self._idle) > 1:
-            self._expire()
+        self._tidy(connection)
 
-    def hold(self, connection: Connection) -> None:
+    def hold(self, connection: Exchange) -> None:
         """Take back, for this thread, a connection with noreply commands on it."""
         held = self._held
         thread = threading.get_ident()  # looked up anew: gevent may have replaced it
@@ -77,18 +76,15 @@ class ConnectionPool:
         held[thread] = connection
         if other is not None:
             self._idle.append(other)
-        if connection.generation != self._generation:
-            self._close_old()
-        elif len(held) > 1:
-            self._expire()
+        self._tidy(connection)
 
-    def adopt(self, connection: Connection) -> None:
+    def adopt(self, connection: Exchange) -> None:
         """Make `connection` the only idle one."""
         self.close()
         connection.generation = self._generation
         self._idle.append(connection)
 
-    def peek(self) -> Connection | None:
+    def peek(self) -> Exchange | None:
         """The connection that would be taken next, left where it is; None where there is none."""
         held = self._held.get(threading.get_ident())
         if held is not None:
@@ -102,6 +98,13 @@ class ConnectionPool:
         """Close all idle connections now, and those in use when they come back."""
         self._generation += 1
         self._close_old()
+
+    def _tidy(self, connection: Exchange) -> None:
+        """`connection` came back: is it an old one, or time to look for idle ones?"""
+        if connection.generation != self._generation:
+            self._close_old()
+        elif connection.used_at_seconds > self._expire_at:
+            self._expire()
 
     def _close_old(self) -> None:
         for _ in range(len(self._idle)):
@@ -120,22 +123,20 @@ class ConnectionPool:
                     old.close()
 
     def _expire(self) -> None:
-        """Close what nobody has used for `IDLE_SECONDS`; looks at most once a second."""
+        """Close what nobody has used for `IDLE_SECONDS`."""
         now = monotonic()
-        if now - self._expired_at < 1:
-            return
-        self._expired_at = now
+        self._expire_at = now + 1
         while self._idle:
             try:
                 connection = self._idle.popleft()
             except IndexError:
                 break
-            if now - connection.exchange.used_at_seconds < IDLE_SECONDS:
+            if now - connection.used_at_seconds < IDLE_SECONDS:
                 self._idle.appendleft(connection)
                 break
             connection.close()
         for thread, connection in list(self._held.items()):
-            if now - connection.exchange.used_at_seconds >= IDLE_SECONDS:
+            if now - connection.used_at_seconds >= IDLE_SECONDS:
                 expired = self._held.pop(thread, None)
                 if expired is connection:
                     connection.close()

@@ -10,6 +10,8 @@ from __future__ import annotations
 import os
 
 __all__ = [
+    "IdleConnections",
+    "PlainCalls",
     "PlainExchange",
     "RendezvousTable",
     "ReplyParser",
@@ -32,6 +34,12 @@ if TYPE_CHECKING:
     impl: str
     # The exchange of bytes over a plain socket in one compiled call; None on the pure twin.
     PlainExchange: Any
+
+    # The usual command's compiled way; the pure twin's have nothing in them.
+    class IdleConnections: ...
+
+    class PlainCalls: ...
+
     # How often this process and its ancestors were forked; None on the pure twin.
     fork_count: Callable[[], int] | None
 else:
@@ -49,9 +57,8 @@ else:
             from .requests_c import Requests
 
             if os.name == "posix":
+                from .calls_c import IdleConnections, PlainCalls
                 from .exchange_c import PlainExchange, fork_count
-            else:
-                PlainExchange = fork_count = None
             impl = "c"
         except ImportError as error:
             if _wanted == "c":
@@ -63,5 +70,11 @@ else:
         from .parser_py import ReplyParser
         from .rendezvous_py import RendezvousTable, murmur3_32
         from .requests_py import Requests
-
+    if impl == "python" or os.name != "posix":
         PlainExchange = fork_count = None
+
+        class IdleConnections:
+            """The pool's state, which here is ordinary attributes."""
+
+        class PlainCalls:
+            """No compiled way: `calls.Calls` does it all."""

@@ -1,0 +1,136 @@
+# cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True
+# cython: initializedcheck=False, embedsignature=False
+"""The usual command's way through pool and exchange, compiled: no Python frame between.
+
+Whatever is not usual is left to `calls.py` and `pool.py`, where the contracts are written down: no
+idle connection, another kind of socket, a connection that went stale, any exception, a result that
+is not final.  It must never do anything in another way than they do.
+"""
+
+from cpython.dict cimport PyDict_Contains, PyDict_GetItem, PyDict_SetItem, PyDict_Size
+from cpython.object cimport PyObject_Size
+
+import threading
+
+from cymemcache.core.exchange_c cimport PlainExchange
+from cymemcache.core.replies import STALE
+
+
+cdef class IdleConnections:
+    """What `pool.ConnectionPool` keeps of its idle connections; see there."""
+
+    cdef public object _idle  # a deque: a list would give its memory back each time
+    cdef public dict _held
+    cdef public Py_ssize_t _generation
+    cdef public double _expire_at
+
+    def __cinit__(self, *args, **kwargs):
+        self._idle = ()
+        self._held = {}
+
+    cdef PlainExchange taken(self):
+        """The connection to use next where that is a plain one, None otherwise."""
+        cdef object connection
+        if PyDict_Size(self._held):
+            thread = threading.get_ident()
+            connection = self._held.pop(thread, None)
+            if connection is not None:
+                if self.usual(connection):
+                    return <PlainExchange>connection
+                self._held[thread] = connection
+                return None
+        if PyObject_Size(self._idle) > 0:
+            connection = self._idle.pop()
+            if self.usual(connection):
+                return <PlainExchange>connection
+            self._idle.append(connection)
+        return None
+
+    cdef bint usual(self, object connection) noexcept:
+        return (
+            type(connection) is PlainExchange
+            and (<PlainExchange>connection).generation == self._generation
+        )
+
+    cdef int given(self, PlainExchange connection) except -1:
+        self._idle.append(connection)
+        return self.tidied(connection)
+
+    cdef int keep(self, PlainExchange connection) except -1:
+        """What `hold` does."""
+        cdef dict held = self._held
+        thread = threading.get_ident()
+        if PyDict_Contains(held, thread):
+            self.hold(connection)
+            return 0
+        PyDict_SetItem(held, thread, connection)
+        return self.tidied(connection)
+
+    cdef int tidied(self, PlainExchange connection) except -1:
+        if connection.generation != self._generation:
+            self._close_old()
+        elif <double>connection.used_at > self._expire_at * 1e9:
+            self._expire()
+        return 0
+
+
+cdef class PlainCalls:
+    """The hooks `_call` and `_send` of a client over plain sockets; see `calls.Calls`."""
+
+    cdef public IdleConnections _pool
+
+    def _call(
+        self,
+        int kind,
+        bytes request not None,
+        object keys=None,
+        object default=None,
+        object convert=None,
+    ):
+        cdef IdleConnections pool = self._pool
+        cdef PlainExchange connection
+        cdef object result
+        if pool is None:
+            raise AttributeError("_pool")
+        connection = pool.taken()
+        if connection is None:
+            return self._call_any(kind, request, keys, default, convert)
+        try:
+            result = connection.run(request, kind, keys, default)
+        except BaseException as error:
+            return self._failed(connection, error, kind, request, keys, default, convert)
+        if result is STALE:
+            connection.discard()
+            return self._call_any(kind, request, keys, default, convert)
+        pool.given(connection)
+        if (
+            type(result) is bytes
+            or result is None
+            or type(result) is dict
+            or type(result) is bool
+            or type(result) is int
+            or type(result) is str
+            or type(result) is tuple
+            or type(result) is list
+        ) and convert is None:
+            return result
+        return self._finished(kind, result, default, convert)
+
+    def _send(self, bytes request not None, Py_ssize_t commands, object result):
+        cdef IdleConnections pool = self._pool
+        cdef PlainExchange connection
+        if pool is None:
+            raise AttributeError("_pool")
+        connection = pool.taken()
+        if connection is None:
+            return self._send_any(request, commands, result)
+        try:
+            sent = connection.transmit(request, commands)
+        except BaseException:
+            connection.discard()
+            raise
+        if sent is STALE:
+            connection.discard()
+            return self._send_any(request, commands, result)
+        pool.keep(connection)
+        return result

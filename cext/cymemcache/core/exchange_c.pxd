@@ -1,0 +1,44 @@
+# cython: language_level=3
+"""What the calls, compiled beside the exchange, may use of it without a Python call."""
+
+from libc.stdint cimport int64_t
+
+from cymemcache.core.parser_c cimport ReplyStream
+
+
+cdef class PlainExchange:
+    cdef readonly object sock
+    cdef int fd
+    cdef ReplyStream parser
+    cdef object record
+    cdef int64_t timeout_ns   # -1: none
+    cdef int64_t used_at      # start of the last command, in nanoseconds
+    cdef unsigned long forks
+    cdef readonly object timeout
+    #: noreply commands sent whose fate is not known yet
+    cdef readonly Py_ssize_t unacknowledged
+    #: whether anything of the reply to the last command was read
+    cdef readonly bint received
+    #: of the pool, when this connection was dialled
+    cdef public Py_ssize_t generation
+
+    cdef object run(self, bytes request, int kind, object keys, object default)
+    cdef object transmit(self, bytes request, Py_ssize_t commands)
+    cdef object rest(
+        self,
+        bytes data,
+        Py_ssize_t sent,
+        int64_t began,
+        bint barrier,
+        bint look,
+        bytes request,
+        int kind,
+        object keys,
+        object default,
+    )
+    cdef int wait(self, int64_t began, bint sending) except -1
+    cdef Py_ssize_t send_some(self, bytes data, Py_ssize_t sent) except -1
+    cdef bint receive_some(self) except -1
+    cdef int check_signals(self) except -1
+    cdef int acknowledge(self, list errors) except -1
+    cdef bint is_fresh(self) except -1
