@@ -85,6 +85,7 @@ cdef enum:
     FIRST_TARGET = 1048576  # what is set aside for a value of which little has arrived
     MAX_LINE = 65536
     SPARES = 16
+    ERRORS_KEPT = 100       # of noreply commands; any further one stands as the first
 
 cdef Py_ssize_t MAX_VALUE_SIZE = _replies.MAX_VALUE_SIZE
 cdef uint64_t MAX_FLAGS = 0xFFFFFFFFULL
@@ -752,6 +753,9 @@ cdef class ReplyParser(ReplyStream):
                 return errors
             error = server_error(PyBytes_FromStringAndSize(line, length), request)
             if error is not None:
+                # Beyond some, only their number counts: a batch can have millions.
+                if len(self.noreply_errors) >= ERRORS_KEPT:
+                    error = self.noreply_errors[0]
                 self.noreply_errors.append(error)
 
     # -- fetches -------------------------------------------------------------------------------

@@ -40,6 +40,7 @@ if TYPE_CHECKING:
 _BUFFER_SIZE = 1 << 16  # what one receive can take
 _DIRECT_SIZE = 1 << 15  # larger values are received into a buffer of their own
 _FIRST_TARGET = 1 << 20  # what is set aside for a value of which little has arrived
+_ERRORS_KEPT = 100  # of noreply commands; any further one stands as the first
 
 _MAX_FLAGS = (1 << 32) - 1
 _MAX_UINT64 = (1 << 64) - 1
@@ -363,7 +364,9 @@ class ReplyParser:
                 return errors
             error = server_error(line, request)
             if error is not None:
-                self._noreply_errors.append(error)
+                errors = self._noreply_errors
+                # Beyond some, only their number counts: a batch can have millions.
+                errors.append(error if len(errors) < _ERRORS_KEPT else errors[0])
 
     # -- fetches -------------------------------------------------------------------------------
 
