@@ -117,6 +117,11 @@ cdef class PlainExchange:
         if self.unacknowledged and self.forks == cymc_forks:
             self.record.report_lost(self.unacknowledged)
 
+    def release(self):
+        """Leave the socket to another exchange; this one is of no use any more."""
+        self.sock = None
+        self.fd = -1
+
     def __del__(self):
         # An interruption can lose a connection between two statements of its holder.
         if self.sock is not None:
@@ -217,6 +222,8 @@ cdef class PlainExchange:
                         raise extra_bytes_error(request)
             if answered and sent == length:
                 return result
+            if self.forks != cymc_forks:  # by a handler that ran while the reply was parsed
+                raise fork_error()
             ready = self.wait(began, sent < length)
             # First what has come: a server that gives up says why before it closes.
             look = False

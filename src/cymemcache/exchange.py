@@ -78,7 +78,7 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_forked)
 
 # The compiled count knows of forks that were made in C as well.
-_fork_count = compiled_fork_count or _python_forks
+fork_count = compiled_fork_count or _python_forks
 
 
 class AnyExchange:
@@ -103,7 +103,7 @@ class AnyExchange:
         self.generation = 0
         self._parser = parser
         self._record = record
-        self._forks = _fork_count()
+        self._forks = fork_count()
         self._recv_into = getattr(sock, "recv_into", None)
         self._shortened = False  # the socket's own timeout is less than the operation's
 
@@ -120,14 +120,18 @@ class AnyExchange:
         if self.unacknowledged and not self.forked():
             self._record.report_lost(self.unacknowledged)
 
+    def release(self) -> None:
+        """Leave the socket to another exchange; this one is of no use any more."""
+        self.sock = None
+
     def __del__(self) -> None:
         # An interruption can lose a connection between two statements of its holder.
-        if hasattr(self, "sock"):
+        if getattr(self, "sock", None) is not None:
             self.close()
 
     def forked(self) -> bool:
         """Whether this process is a child of the one that dialled."""
-        return self._forks != _fork_count()
+        return self._forks != fork_count()
 
     def call(self, request: bytes, kind: int, keys: Any = None, default: Any = None) -> Any:
         """Send `request` and return what the parser makes of the reply.
@@ -135,7 +139,7 @@ class AnyExchange:
         `STALE` where the connection turned out unusable before anything was sent.
         """
         began = monotonic()
-        if self._forks != _fork_count() or (
+        if self._forks != fork_count() or (
             began - self.used_at_seconds > 1 and not self._is_fresh()
         ):
             return STALE
@@ -157,7 +161,7 @@ class AnyExchange:
     def send(self, request: bytes, commands: int) -> Any:
         """Send `commands` noreply commands; True, or `STALE` before anything was sent."""
         began = monotonic()
-        if self._forks != _fork_count() or (
+        if self._forks != fork_count() or (
             began - self.used_at_seconds > 1 and not self._is_fresh()
         ):
             return STALE
@@ -220,21 +224,30 @@ class AnyExchange:
 
     def _send(self, data: bytes, began: float) -> None:
         self._bound(began)
-        self.sock.sendall(data)
-        if self._forks != _fork_count():
+        try:
+            self.sock.sendall(data)
+        except OSError:
+            if self._forks == fork_count():
+                raise
+        if self._forks != fork_count():
             raise fork_error()
 
     def _receive(self, began: float) -> None:
         self._bound(began)
         buffer = self._parser.get_buffer()
-        if self._recv_into is not None:
-            count = self._recv_into(buffer)
-        else:
-            with memoryview(buffer) as view:
-                data = self.sock.recv(len(view))
-                count = len(data)
-                view[:count] = data
-        if self._forks != _fork_count():
+        count = 0
+        try:
+            if self._recv_into is not None:
+                count = self._recv_into(buffer)
+            else:
+                with memoryview(buffer) as view:
+                    data = self.sock.recv(len(view))
+                    count = len(data)
+                    view[:count] = data
+        except OSError:
+            if self._forks == fork_count():
+                raise
+        if self._forks != fork_count():
             raise fork_error()
         if not count:
             raise closed_error()
