@@ -70,7 +70,7 @@ def sessions(count: int) -> dict[str, dict[str, Any]]:
     return {
         f"session:{random.getrandbits(64):016x}": {
             "user": number,
-            "pages": random.choices(_PAGES, k=random.randint(1, 9)),
+            "pages": random.choices(_PAGES, k=random.randint(1, 3)),
             "basket": {f"sku-{random.randint(1000, 9999)}": random.randint(1, 4) for _ in range(2)},
             "agent": "Mozilla/5.0 (X11; Linux x86_64; rv:128.0)",
             "seen": 1_750_000_000 + random.randrange(86_400),
