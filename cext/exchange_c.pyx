@@ -242,13 +242,14 @@ cdef class PlainExchange:
     def begin(self, bytes request not None, int kind, object keys=None):
         """Send what can be sent of `request` at once; `gather` does the rest.
 
-        For noreply commands `kind` is `NOREPLY` and `keys` their number.  False where the
-        connection turned out unusable before anything was sent.
+        For noreply commands `kind` is `NOREPLY` and `keys` their number.  `NEED_DATA`, or the
+        result where that was all, or `STALE` where the connection turned out unusable before
+        anything was sent.
         """
         cdef bytes data = request
         cdef bint barrier = False
         if self.is_stale(monotonic()):
-            return False
+            return STALE
         if kind == NOREPLY:
             self.unacknowledged += <Py_ssize_t>keys
         elif self.unacknowledged > 0:
@@ -256,7 +257,7 @@ cdef class PlainExchange:
             barrier = True
         self.go_on(data, 0, barrier, request, kind, keys, None)
         self.sent = self.send_some(data, 0)
-        return True
+        return NEED_DATA if kind != NOREPLY else self.parsed()
 
     cdef int go_on(
         self,
@@ -443,10 +444,8 @@ def gather(list exchanges not None, object timeout):
         for i in range(count):
             exchange = <PlainExchange?>exchanges[i]
             sockets[i].fd = exchange.fd
-            # What was begun as noreply may be all sent by now.
-            sockets[i].revents = 0
-            if exchange.kind == NOREPLY:
-                outcomes[i] = exchange.parsed()
+            if exchange.data is None:
+                raise ValueError("an exchange on which no command was begun")
         while True:
             active = 0
             for i in range(count):

@@ -107,8 +107,7 @@ class AnyExchange:
         self._forks = _fork_count()
         self._recv_into = getattr(sock, "recv_into", None)
         self._shortened = False  # the socket's own timeout is less than the operation's
-        self._under_way: Any = None
-        self._first: Any = NEED_DATA  # the result, where there is one without receiving anything
+        self._under_way: Any = None  # the steps of a command that `begin` began
 
     def close(self) -> None:
         """Close the descriptor.  What was sent before still reaches the server."""
@@ -182,34 +181,34 @@ class AnyExchange:
 
     # -- a command in several steps ----------------------------------------------------------------
 
-    def begin(self, request: bytes, kind: int, keys: Any = None) -> bool:
+    def begin(self, request: bytes, kind: int, keys: Any = None) -> Any:
         """Send what can be sent of `request` before anything is received; `step` does the rest.
 
-        For noreply commands `kind` is `NOREPLY` and `keys` their number.  False where the
-        connection turned out unusable before anything was sent.
+        For noreply commands `kind` is `NOREPLY` and `keys` their number.  `NEED_DATA`, or the
+        result where that was all, or `STALE` where the connection turned out unusable before
+        anything was sent.
         """
         if self._is_stale():
-            return False
+            return STALE
         self._under_way = self._steps(request, kind, keys, None)
-        self._first = self._next_step()
-        return True
+        return self._next_step()
 
     def step(self) -> Any:
         """Receive once, and send what that allows; the result, or `NEED_DATA`."""
-        result = self._first
-        if result is NEED_DATA:
-            self._receive()
-            result = self._next_step()
-        else:
-            self._first = NEED_DATA
-        if result is not NEED_DATA and self._shortened:
-            self._lengthen()
-        return result
+        self._receive()
+        return self._next_step()
+
+    def allow(self, seconds: float) -> None:
+        """Let the command under way take so long from now on, however long it took before."""
+        if self.timeout is not None:
+            self.used_at_seconds = monotonic() - self.timeout + seconds
 
     def _next_step(self) -> Any:
         try:
             next(self._under_way)
         except StopIteration as stop:
+            if self._shortened:
+                self._lengthen()
             return stop.value
         return NEED_DATA
 
