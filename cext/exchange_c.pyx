@@ -143,6 +143,11 @@ cdef class PlainExchange:
         if self.unacknowledged and self.forks == cymc_forks:
             self.record.report_lost(self.unacknowledged)
 
+    def release(self):
+        """Leave the socket to another exchange; this one is of no use any more."""
+        self.sock = None
+        self.fd = -1
+
     def __del__(self):
         # An interruption can lose a connection between two statements of its holder.
         if self.sock is not None:

@@ -9,13 +9,15 @@ stream.  Nothing in here may let a half-made connection escape, whatever interru
 from __future__ import annotations
 
 import _socket
+import os
 from threading import get_ident
 from time import monotonic
+from weakref import WeakSet
 
 from .core import PlainExchange, ReplyParser, Requests
-from .core.replies import STORE
+from .core.replies import STORE, fork_error
 from .exceptions import MemcacheClientError, MemcacheError
-from .exchange import AnyExchange
+from .exchange import AnyExchange, fork_count
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -109,8 +111,11 @@ class Dialler:
         Raises the `OSError` of the last address that was tried, with a note for each of them.
         """
         began = monotonic()
+        forks = fork_count()
         sock = self._connect(began)
         try:
+            if fork_count() != forks:
+                raise fork_error()
             if self._authentication:
                 self._authenticate(sock, self._left(began))
             return self._exchange(sock, self._timeout)
@@ -137,11 +142,12 @@ class Dialler:
 
     def _authenticate(self, sock: Any, left: float | None) -> None:
         """The first command to a server with ``-Y``; see "Authentication" in protocol.txt."""
-        timeout = self._timeout if left is None else left
+        exchange = self._exchange(sock, self._timeout if left is None else left)
         try:
-            self._exchange(sock, timeout).call(self._authentication, STORE)
+            exchange.call(self._authentication, STORE)
         except MemcacheClientError as error:
             raise MemcacheClientError(f"username or password was refused: {error}") from None
+        exchange.release()
 
     def _left(self, began: float) -> float | None:
         """Seconds left of connect_timeout, None where there is no limit."""
@@ -187,6 +193,7 @@ class Dialler:
         module = self._socket_module
         sock = module.socket(family, module.SOCK_STREAM, protocol)
         try:
+            _remember(sock)
             if family != getattr(module, "AF_UNIX", None):
                 self._set_tcp_options(sock)
             sock.settimeout(left)
@@ -214,7 +221,9 @@ class Dialler:
         if self._tls_context is None:
             return sock
         sock.settimeout(self._left(began))
-        return self._tls_context.wrap_socket(sock, server_hostname=host)
+        secured = self._tls_context.wrap_socket(sock, server_hostname=host)
+        _remember(secured)
+        return secured
 
 
 def _set_receive_timeout(sock: Any, timeout: float | None) -> None:
@@ -228,3 +237,36 @@ def _set_receive_timeout(sock: Any, timeout: float | None) -> None:
     sock.setsockopt(
         _socket.SOL_SOCKET, _socket.SO_RCVTIMEO, pack("@ll", int(seconds), microseconds)
     )
+
+
+_sockets: WeakSet[Any] = WeakSet()  # that were dialled and may be open
+
+
+def _remember(sock: Any) -> None:
+    try:
+        _sockets.add(sock)
+    except TypeError:  # an object of somebody's own that cannot be referred to weakly
+        pass
+
+
+def _cut_off() -> None:
+    """In a child process: what the parent dialled leads nowhere from here on.
+
+    A signal handler can fork in the middle of a call on a socket, which would go on in the child:
+    send the rest of the request a second time, take the reply that the parent waits for.
+    Descriptors are replaced, not closed: such a call must not find a stranger's under the number.
+    """
+    nowhere, other = _socket.socketpair()
+    other.close()
+    for sock in list(_sockets):
+        try:
+            number = sock.fileno()
+            if number >= 0:
+                os.dup2(nowhere.fileno(), number, inheritable=False)
+        except (OSError, ValueError):
+            pass  # closed in the meantime
+    nowhere.close()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_cut_off)

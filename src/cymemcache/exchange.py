@@ -79,7 +79,7 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_forked)
 
 # The compiled count knows of forks that were made in C as well.
-_fork_count = compiled_fork_count or _python_forks
+fork_count = compiled_fork_count or _python_forks
 
 
 class AnyExchange:
@@ -104,7 +104,7 @@ class AnyExchange:
         self.generation = 0
         self._parser = parser
         self._record = record
-        self._forks = _fork_count()
+        self._forks = fork_count()
         self._recv_into = getattr(sock, "recv_into", None)
         self._shortened = False  # the socket's own timeout is less than the operation's
         self._under_way: Any = None  # the steps of a command that `begin` began
@@ -122,14 +122,18 @@ class AnyExchange:
         if self.unacknowledged and not self.forked():
             self._record.report_lost(self.unacknowledged)
 
+    def release(self) -> None:
+        """Leave the socket to another exchange; this one is of no use any more."""
+        self.sock = None
+
     def __del__(self) -> None:
         # An interruption can lose a connection between two statements of its holder.
-        if hasattr(self, "sock"):
+        if getattr(self, "sock", None) is not None:
             self.close()
 
     def forked(self) -> bool:
         """Whether this process is a child of the one that dialled."""
-        return self._forks != _fork_count()
+        return self._forks != fork_count()
 
     def call(self, request: bytes, kind: int, keys: Any = None, default: Any = None) -> Any:
         """Send `request` and return what the parser makes of the reply.
@@ -139,7 +143,7 @@ class AnyExchange:
         if self._is_stale():
             return STALE
         if self.unacknowledged or (kind in _BATCHES and len(request) > _WINDOW):
-            result = self._all_steps(self._steps(request, kind, keys, default))
+            result = self._all_steps(request, kind, keys, default)
         else:
             self._send(request)
             if not self._parser.pending:
@@ -163,7 +167,7 @@ class AnyExchange:
             self.unacknowledged += commands
             self._send(request)
         else:
-            self._all_steps(self._steps(request, NOREPLY, commands, None))
+            self._all_steps(request, NOREPLY, commands, None)
         if self._shortened:
             self._lengthen()
         return True
@@ -171,9 +175,7 @@ class AnyExchange:
     def _is_stale(self) -> bool:
         """Whether the connection is of no use for a command that begins now."""
         now = monotonic()
-        if self._forks != _fork_count() or (
-            now - self.used_at_seconds > 1 and not self._is_fresh()
-        ):
+        if self._forks != fork_count() or (now - self.used_at_seconds > 1 and not self._is_fresh()):
             return True
         self.used_at_seconds = now
         self.received = False
@@ -212,13 +214,13 @@ class AnyExchange:
             return stop.value
         return NEED_DATA
 
-    def _all_steps(self, steps: Generator[None, None, Any]) -> Any:
-        try:
-            while True:
-                next(steps)
-                self._receive()
-        except StopIteration as stop:
-            return stop.value
+    def _all_steps(self, request: bytes, kind: int, keys: Any, default: Any) -> Any:
+        self._under_way = self._steps(request, kind, keys, default)
+        result = self._next_step()
+        while result is NEED_DATA:
+            self._receive()
+            result = self._next_step()
+        return result
 
     def _steps(
         self, request: bytes, kind: int, keys: Any, default: Any
@@ -275,21 +277,30 @@ class AnyExchange:
 
     def _send(self, data: bytes) -> None:
         self._bound()
-        self.sock.sendall(data)
-        if self._forks != _fork_count():
+        try:
+            self.sock.sendall(data)
+        except OSError:
+            if self._forks == fork_count():
+                raise
+        if self._forks != fork_count():
             raise fork_error()
 
     def _receive(self) -> None:
         self._bound()
         buffer = self._parser.get_buffer()
-        if self._recv_into is not None:
-            count = self._recv_into(buffer)
-        else:
-            with memoryview(buffer) as view:
-                data = self.sock.recv(len(view))
-                count = len(data)
-                view[:count] = data
-        if self._forks != _fork_count():
+        count = 0
+        try:
+            if self._recv_into is not None:
+                count = self._recv_into(buffer)
+            else:
+                with memoryview(buffer) as view:
+                    data = self.sock.recv(len(view))
+                    count = len(data)
+                    view[:count] = data
+        except OSError:
+            if self._forks == fork_count():
+                raise
+        if self._forks != fork_count():
             raise fork_error()
         if not count:
             raise closed_error()

@@ -1,0 +1,407 @@
+"""A client survives a fork: parent and child both go on, the child on connections of its own.  What
+the parent dialled is closed in the child and never written to or read from there, whether the fork
+came between two commands or in the middle of one, from Python or from C.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import pickle
+import signal
+import socket
+import subprocess
+import sys
+import textwrap
+import threading
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from cymemcache import Client, MemcacheUnexpectedCloseError
+from cymemcache.testing import Delay, EmbeddedServer
+from exchanges import MODULES, WrappedSocket, module_with, open_sockets
+from wire import MEBIBYTE, PATIENCE, Server
+
+SOCKET_CLASSES = {"plain": socket.socket, "any": WrappedSocket}
+
+
+@pytest.fixture(params=sorted(MODULES))
+def exchange(request: pytest.FixtureRequest) -> str:
+    name: str = request.param
+    return name
+
+
+@pytest.fixture
+def connect(exchange: str) -> Iterator[Callable[..., Client]]:
+    """Makes clients over one of the two exchanges, closed with the test."""
+    clients = []
+
+    def make(address: Any, **options: Any) -> Client:
+        options = {"timeout": PATIENCE, "socket_module": MODULES[exchange], **options}
+        clients.append(Client(address, **options))
+        return clients[-1]
+
+    yield make
+    for client in clients:
+        client.close()
+
+
+@pytest.fixture
+def embedded() -> Iterator[EmbeddedServer]:
+    with EmbeddedServer(recording=True, max_item_size=32 * MEBIBYTE) as server:
+        yield server
+
+
+class Child:
+    """A forked process, and what it tells its parent."""
+
+    def __init__(self) -> None:
+        self._reader, self._writer = os.pipe()
+        self.pid = os.fork()
+        os.close(self._reader if self.pid == 0 else self._writer)
+
+    def __bool__(self) -> bool:
+        """Whether this process is the child."""
+        return self.pid == 0
+
+    def run(self, function: Callable[[], Any]) -> None:
+        """In the child: do that, tell the parent what came of it, and end."""
+        try:
+            try:
+                told = ("returned", function())
+            except BaseException as error:
+                told = ("raised", f"{type(error).__name__}: {error}")
+            data = pickle.dumps(told)
+            while data:
+                data = data[os.write(self._writer, data) :]
+        finally:
+            os._exit(0)
+
+    def result(self) -> Any:
+        """In the parent: what the child's function returned."""
+        with open(self._reader, "rb") as pipe:
+            data = pipe.read()
+        _, status = os.waitpid(self.pid, 0)
+        assert status == 0
+        how, what = pickle.loads(data)
+        assert how == "returned", what
+        return what
+
+
+def forked(function: Callable[[], Any]) -> Child:
+    """Run `function` in a child process."""
+    child = Child()
+    if child:
+        child.run(function)
+    return child
+
+
+def identity(client: Client) -> str:
+    """The kernel's name of the client's idle socket."""
+    return os.readlink(f"/proc/self/fd/{client.sock.fileno()}")
+
+
+def mixed_commands(client: Client, name: str, rounds: int) -> int:
+    """Commands on keys of one's own, each with the reply that only its sender can expect."""
+    client.set(name, b"0", noreply=False)
+    for number in range(1, rounds + 1):
+        assert client.incr(name, 1) == number
+        client.set(f"{name}-text", f"{name}-{number}".encode(), noreply=True)
+        assert client.get_many([name, f"{name}-text"]) == {
+            name: b"%d" % number,
+            f"{name}-text": f"{name}-{number}".encode(),
+        }
+    return rounds
+
+
+# -- between two commands --------------------------------------------------------------------------
+
+
+def test_parent_and_child_both_go_on(server: Server, connect: Callable[..., Client]) -> None:
+    client = connect(server.address)
+    client.set("k", b"v", noreply=False)
+    before = identity(client)
+
+    def in_child() -> tuple[int, bool]:
+        closed = before not in open_sockets().values()
+        return mixed_commands(client, "child", 300), closed
+
+    child = forked(in_child)
+    assert mixed_commands(client, "parent", 300) == 300
+    assert child.result() == (300, True)
+    assert client.get("k") == b"v"
+    assert identity(client) == before
+
+
+def test_a_child_forks_again(server: Server, connect: Callable[..., Client]) -> None:
+    client = connect(server.address)
+    client.set("k", b"v", noreply=False)
+
+    def in_child() -> list[int]:
+        client.get("k")
+        grandchild = forked(lambda: [mixed_commands(client, "grandchild", 50)])
+        return [mixed_commands(client, "child", 50), *grandchild.result()]
+
+    child = forked(in_child)
+    assert mixed_commands(client, "parent", 50) == 50
+    assert child.result() == [50, 50]
+
+
+def test_processes_of_multiprocessing_share_a_client(
+    server: Server, connect: Callable[..., Client]
+) -> None:
+    client = connect(server.address)
+    client.set("k", b"v", noreply=True)
+    context = multiprocessing.get_context("fork")
+    results = context.Queue()
+
+    def work(name: str) -> None:
+        results.put(mixed_commands(client, name, 100))
+
+    processes = [context.Process(target=work, args=(f"p{number}",)) for number in range(4)]
+    for process in processes:
+        process.start()
+    assert mixed_commands(client, "parent", 100) == 100
+    assert [results.get(timeout=PATIENCE) for _ in processes] == [100] * 4
+    for process in processes:
+        process.join(PATIENCE)
+        assert process.exitcode == 0
+    results.close()
+    results.join_thread()
+
+
+def test_noreply_commands_pending_at_the_fork_stay_the_parents(
+    embedded: EmbeddedServer, connect: Callable[..., Client], caplog: pytest.LogCaptureFixture
+) -> None:
+    client = connect(embedded.address)
+    for number in range(3):
+        client.set("k", b"%d" % number, noreply=True)
+
+    def in_child() -> tuple[Any, int, int]:
+        client.set("child", b"c", noreply=True)
+        return client.get("child"), client.noreply_lost, client.noreply_errors
+
+    child = forked(in_child)
+    assert client.get("k") == b"2"
+    assert child.result() == (b"c", 0, 0)
+    assert client.noreply_lost == client.noreply_errors == 0
+    assert not caplog.records
+    by_connection: dict[int, list[bytes]] = {}
+    for number, line in embedded.requests:
+        by_connection.setdefault(number, []).append(line)
+    assert list(by_connection.values()) == [
+        [b"set k 0 0 1 noreply"] * 3 + [b"version", b"get k"],
+        [b"set child 0 0 1 noreply", b"version", b"get child"],
+    ] or list(by_connection.values())[::-1] == [
+        [b"set k 0 0 1 noreply"] * 3 + [b"version", b"get k"],
+        [b"set child 0 0 1 noreply", b"version", b"get child"],
+    ]
+
+
+def test_a_child_holds_no_socket_of_the_parents_not_even_one_that_a_thread_was_using(
+    embedded: EmbeddedServer, connect: Callable[..., Client]
+) -> None:
+    client = connect(embedded.address)
+    embedded.inject(Delay(0.3), key="slow")
+    found: list[Any] = []
+    thread = threading.Thread(target=lambda: found.append(client.get("slow", "miss")))
+    ours = set(open_sockets().values())
+    thread.start()
+    while (0, b"get slow") not in [(0, line) for _, line in embedded.requests]:
+        time.sleep(0.001)
+    # The client's end and the server's: both are in this process.
+    (in_use,) = {
+        name
+        for number, name in open_sockets().items()
+        if name not in ours and _peer(number) == embedded.address
+    }
+    child = forked(lambda: (in_use in open_sockets().values(), client.get("other", "miss")))
+    assert child.result() == (False, "miss")
+    thread.join(PATIENCE)
+    assert found == ["miss"]
+
+
+def _peer(number: int) -> Any:
+    with socket.socket(fileno=os.dup(number)) as sock:
+        return sock.getpeername()
+
+
+# -- in the middle of one --------------------------------------------------------------------------
+
+
+def interrupted_by_a_fork(
+    command: Callable[[], Any], seconds: float, in_child: Callable[[], Any]
+) -> tuple[Any, Child]:
+    """Run `command` with a signal after `seconds`, whose handler forks.
+
+    Gives what the command came to in the parent.  In the child it must fail, and `in_child` goes on.
+    """
+    children: list[Child] = []
+
+    def fork(number: int, frame: object) -> None:
+        children.append(Child())
+
+    previous = signal.signal(signal.SIGUSR1, fork)
+    main = threading.get_ident()
+    timer = threading.Timer(seconds, lambda: signal.pthread_kill(main, signal.SIGUSR1))
+    timer.start()
+    error: BaseException | None = None
+    result = None
+    try:
+        result = command()
+    except BaseException as raised:
+        error = raised
+    if children and children[0]:
+
+        def tell() -> tuple[str, str, Any]:
+            return type(error).__name__, str(error), in_child()
+
+        children[0].run(tell)
+    signal.signal(signal.SIGUSR1, previous)
+    timer.join()
+    assert error is None, error
+    return result, children[0]
+
+
+def test_a_fork_while_a_reply_is_awaited_leaves_the_reply_to_the_parent(
+    embedded: EmbeddedServer, connect: Callable[..., Client]
+) -> None:
+    client = connect(embedded.address)
+    client.set("k", b"parent's", noreply=False)
+    client.set("other", b"both's", noreply=False)
+    # Several times: which process a reply goes to where both read may be chance.
+    for _ in range(5):
+        embedded.inject(Delay(0.1), key="k")
+        result, child = interrupted_by_a_fork(
+            lambda: client.get("k"), 0.03, lambda: client.get("other")
+        )
+        assert result == b"parent's"
+        kind, text, other = child.result()
+        assert kind == MemcacheUnexpectedCloseError.__name__
+        assert "forked in the middle of this command" in text
+        assert other == b"both's"
+    assert client.get("other") == b"both's"
+
+
+def test_a_fork_while_a_request_is_sent_leaves_the_rest_to_the_parent(
+    embedded: EmbeddedServer, connect: Callable[..., Client]
+) -> None:
+    client = connect(embedded.address)
+    value = bytes(range(256)) * 65_536  # more than the socket buffers of both sides take
+    for noreply in (False, True):
+        client.set("k", b"old", noreply=False)
+        embedded.inject(Delay(0.2), verb="delete")
+        client.delete("absent", noreply=True)  # the server reads on only after the delay
+        result, child = interrupted_by_a_fork(
+            lambda noreply=noreply: client.set("k", value, noreply=noreply),
+            0.1,
+            lambda: client.get("absent", "miss"),
+        )
+        assert result is True
+        kind, text, miss = child.result()
+        assert kind == MemcacheUnexpectedCloseError.__name__
+        assert "forked in the middle of this command" in text
+        assert miss == "miss"
+        assert client.get("k") == value
+    assert client.noreply_lost == client.noreply_errors == 0
+
+
+def test_a_fork_in_the_middle_of_a_batch(
+    embedded: EmbeddedServer, connect: Callable[..., Client]
+) -> None:
+    client = connect(embedded.address)
+    items = {f"k{number}": b"%d" % number for number in range(5000)}
+    for skip in (0, 2500, 4999):
+        embedded.inject(Delay(0.1), verb="set", skip=skip)
+        result, child = interrupted_by_a_fork(
+            lambda: client.set_many(items, noreply=False), 0.05, lambda: client.get("no", "miss")
+        )
+        assert result == []
+        kind, _, found = child.result()
+        assert (kind, found) == (MemcacheUnexpectedCloseError.__name__, "miss")
+        assert client.get_many(items) == items
+
+
+def test_a_connection_that_is_being_dialled_at_the_fork_is_the_parents(
+    embedded: EmbeddedServer, exchange: str
+) -> None:
+    children: list[Child] = []
+
+    class ForkingSocket(SOCKET_CLASSES[exchange]):  # type: ignore[misc]
+        def connect(self, address: Any) -> None:
+            super().connect(address)
+            if not children:
+                children.append(Child())
+
+    module = module_with(ForkingSocket)
+    with Client(embedded.address, timeout=PATIENCE, socket_module=module) as client:
+        result, error = None, None
+        try:
+            result = client.incr("n", 1)
+        except BaseException as raised:
+            error = raised
+        (child,) = children
+        if child:
+            child.run(lambda: (type(error).__name__, client.get("absent", "miss")))
+        assert error is None
+        assert result is None
+        assert child.result() == (MemcacheUnexpectedCloseError.__name__, "miss")
+        assert client.get("absent", "miss") == "miss"
+    by_connection = [line for number, line in embedded.requests if line.startswith(b"incr")]
+    assert by_connection == [b"incr n 1"]
+
+
+# -- made in C -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("exchange", sorted(MODULES))
+def test_a_fork_made_in_c_is_noticed_by_the_compiled_implementation(
+    exchange: str, embedded: EmbeddedServer
+) -> None:
+    # In a process of its own: after such a fork Python itself does not know of it.
+    program = f"""
+        import ctypes, os, sys
+        from cymemcache import Client, __impl__
+        from exchanges import MODULES, open_sockets
+
+        assert __impl__ == "c"
+        client = Client(sys.argv[1], timeout={PATIENCE}, socket_module=MODULES[{exchange!r}])
+        client.set("parent", b"p", noreply=False)
+        client.set("pending", b"p", noreply=True)
+        before = os.readlink("/proc/self/fd/%d" % client.sock.fileno())
+        pid = ctypes.PyDLL(None).fork()
+        if pid == 0:
+            status = 1
+            try:
+                client.set("child", b"c", noreply=True)
+                assert client.get("child") == b"c"
+                assert client.get("parent") == b"p"
+                assert client.noreply_lost == 0
+                assert before not in open_sockets().values()
+                status = 0
+            except BaseException as error:
+                print(repr(error), file=sys.stderr, flush=True)
+            finally:
+                os._exit(status)
+        for _ in range(100):
+            assert client.get("parent") == b"p"
+        assert os.waitpid(pid, 0)[1] == 0
+        assert client.get("child") == b"c"
+        assert os.readlink("/proc/self/fd/%d" % client.sock.fileno()) == before
+    """
+    host, port = embedded.address
+    run = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(program), f"{host}:{port}"],
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "CYMEMCACHE_IMPL": "c"},
+    )
+    assert run.returncode == 0, run.stderr
+    connections = {
+        line.split()[1]: number for number, line in embedded.requests if line.startswith(b"set ")
+    }
+    assert connections[b"pending"] != connections[b"child"]
