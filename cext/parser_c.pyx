@@ -98,7 +98,16 @@ cdef enum:
     SAYS_FALSE = 2
     SAYS_NONE = 3
 
-_REFUSALS = (b"BUSY", b"BADCLASS", b"NOSPARE", b"NOTFULL", b"UNSAFE", b"SAME")
+_REFUSALS = (
+    b"BUSY",
+    b"BADCLASS",
+    b"NOSPARE",
+    b"NOTFULL",
+    b"UNSAFE",
+    b"SAME",
+    b"MEMLIMIT_TOO_SMALL",
+    b"MEMLIMIT_ADJUST_FAILED",
+)
 
 # Buffers of parsers that have nothing in them: an idle connection holds no memory, and the next
 # command of any connection finds one that is still in the processor's cache.

@@ -302,6 +302,25 @@ def test_refusals_of_the_slab_and_lru_commands(core: Any) -> None:
         assert str(error).startswith("BUSY")
 
 
+def test_refused_memory_limits_keep_the_connection(core: Any) -> None:
+    for text in ("MEMLIMIT_TOO_SMALL cannot set", "MEMLIMIT_ADJUST_FAILED failed to"):
+        parser = core.ReplyParser()
+        feed(parser, text.encode() + b"\r\nOK\r\n")
+        error = parser.parse(replies.OK, b"cache_memlimit 1\r\n")
+        assert type(error) is MemcacheServerError
+        assert str(error) == text
+        assert parser.parse(replies.OK, b"cache_memlimit 100\r\n") is True
+
+
+def test_a_command_that_is_turned_off_keeps_the_connection_and_its_text(core: Any) -> None:
+    parser = core.ReplyParser()
+    feed(parser, b"ERROR: shutdown not enabled\r\nOK\r\n")
+    error = parser.parse(replies.LINE, b"shutdown\r\n")
+    assert type(error) is MemcacheUnknownCommandError
+    assert str(error) == "shutdown not enabled"
+    assert parser.parse(replies.OK, b"flush_all 0\r\n") is True
+
+
 ILLEGAL_FETCHES = [
     b"VALUE other 0 1\r\nx\r\nEND\r\n",  # never asked for
     b"VALUE k 0 1\r\nx\r\nVALUE k 0 1\r\ny\r\nEND\r\n",  # twice

@@ -37,7 +37,8 @@ if TYPE_CHECKING:
 
     from .pool import ConnectionPool
 
-_FETCHES = frozenset((GET, GETS, GET_MANY, GETS_MANY))
+# Commands that ignore_exc is about.
+_FORGIVEN = frozenset((GET, GETS, GET_MANY, GETS_MANY, STATS))
 # Commands that do no harm when the server executes them twice.
 _RETRIED = frozenset((GET, GETS, GET_MANY, GETS_MANY, STATS, VERSION))
 # Types of results that are not yet what the caller gets.
@@ -113,7 +114,7 @@ class Calls:
                 else:
                     self._pool.give(connection)
                     return self._finished(kind, result, default, convert)
-        if self.ignore_exc and kind in _FETCHES and isinstance(error, Exception):
+        if self.ignore_exc and kind in _FORGIVEN and isinstance(error, Exception):
             return default if kind in (GET, GETS) else {}
         raise error
 
@@ -123,6 +124,8 @@ class Calls:
         """What the caller gets for `result`; the connection has gone back."""
         if type(result) in _UNFINISHED and result is not default:
             if isinstance(result, MemcacheError):
+                if self.ignore_exc and kind == STATS:
+                    return {}
                 raise result
             if isinstance(result, PartialFailure):
                 if not (self.ignore_exc and kind == STORE_MANY):
@@ -169,7 +172,9 @@ class Calls:
 
     _send_any = _send
 
-    def _call_raw(self, request: bytes, end_token: bytes) -> Any:
+    def _call_raw(
+        self, request: bytes, end_token: bytes, convert: Callable[[Any], Any] | None = None
+    ) -> Any:
         words = request.split()
         if (
             end_token == b"\r\n"
@@ -178,11 +183,11 @@ class Calls:
             and words[-1] != b"noreply"
             and request.count(b"\n") == 1
         ):
-            return self._call(LINE, request)
+            return self._call(LINE, request, None, None, convert)
         result = self._call_and_close(RAW, request, end_token)
         if isinstance(result, MemcacheError):
             raise result
-        return result
+        return result if convert is None else convert(result)
 
     def _leave(self, request: bytes, answered: bool) -> None:
         result = None

@@ -25,7 +25,8 @@ from .core.replies import (
     TOUCH,
     VERSION,
 )
-from .stats import convert_stats
+from .exceptions import MemcacheIllegalInputError
+from .stats import convert_stats, convert_stats_line
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -70,6 +71,19 @@ else:
         return function
 
 
+# Their reply has no END.
+_STATS_OF_ONE_LINE = frozenset((b"stats sizes_enable\r\n", b"stats sizes_disable\r\n"))
+
+
+def _listed(keys: Iterable[Any]) -> list[Any]:
+    try:
+        return list(keys)
+    except TypeError:
+        if hasattr(keys, "__iter__") or hasattr(keys, "__getitem__"):
+            raise
+        raise TypeError(f"keys must be an iterable of keys, not {type(keys).__name__}") from None
+
+
 class Commands(_Results[AnyR, BoolR, CasR, IntR, KeysR, DictR, PairR, BytesR, NoneR]):
     """The commands, over the hooks of a client.
 
@@ -101,7 +115,12 @@ class Commands(_Results[AnyR, BoolR, CasR, IntR, KeysR, DictR, PairR, BytesR, No
 
         def _send(self, request: bytes, commands: int, result: Any) -> Any: ...
 
-        def _call_raw(self, request: bytes, end_token: bytes) -> Any: ...
+        def _call_raw(
+            self,
+            request: bytes,
+            end_token: bytes,
+            convert: Callable[[Any], Any] | None = None,
+        ) -> Any: ...
 
         def _leave(self, request: bytes, answered: bool) -> Any: ...
 
@@ -214,7 +233,12 @@ class Commands(_Results[AnyR, BoolR, CasR, IntR, KeysR, DictR, PairR, BytesR, No
         """
         if noreply is None:
             noreply = self.default_noreply
-        items = list(values.items())
+        try:
+            items = list(values.items())
+        except AttributeError:
+            if hasattr(values, "items"):
+                raise
+            raise TypeError(f"values must be a mapping, not {type(values).__name__}") from None
         if not items:
             return self._done([])
         request = self._requests.store_many(b"set", items, expire, noreply, flags)
@@ -278,7 +302,7 @@ class Commands(_Results[AnyR, BoolR, CasR, IntR, KeysR, DictR, PairR, BytesR, No
 
         One round trip for any number of keys.  See protocol.txt, "Retrieval command".
         """
-        keys = list(keys)
+        keys = _listed(keys)
         if not keys:
             return self._done({})
         return self._call(GET_MANY, self._requests.get_many(keys), keys)
@@ -293,7 +317,7 @@ class Commands(_Results[AnyR, BoolR, CasR, IntR, KeysR, DictR, PairR, BytesR, No
 
     def gets_many(self, keys: Iterable[Any]) -> Any:
         """Like `get_many`, with cas tokens: ``{key: (value, cas)}``; misses are left out."""
-        keys = list(keys)
+        keys = _listed(keys)
         if not keys:
             return self._done({})
         return self._call(GETS_MANY, self._requests.gets_many(keys), keys)
@@ -316,7 +340,7 @@ class Commands(_Results[AnyR, BoolR, CasR, IntR, KeysR, DictR, PairR, BytesR, No
         """
         if noreply is None:
             noreply = self.default_noreply
-        keys = list(keys)
+        keys = _listed(keys)
         if not keys:
             return self._done(True)
         request = self._requests.delete_many(keys, noreply)
@@ -353,13 +377,18 @@ class Commands(_Results[AnyR, BoolR, CasR, IntR, KeysR, DictR, PairR, BytesR, No
 
     # -- the server --------------------------------------------------------------------------------
 
-    def stats(self, *args: str | bytes) -> DictR:
+    def stats(self, *args: str | bytes | int) -> DictR:
         """The server's statistics, as a dict with bytes keys (protocol.txt, "Statistics").
 
-        `args` chooses a sub-command ("items", "slabs", "settings", "reset", ...).  Numbers come as
-        int or float, what is no number as bytes.
+        `args` choose a sub-command, a word each: "items", "slabs", "settings", "conns", "sizes",
+        "reset", ("detail", "on") ...  Whole numbers come as int, the known fractions as float and
+        the known switches as bool, anything else as bytes.  Empty where the sub-command reports
+        nothing; `MemcacheUnknownCommandError` where the server does not know it.
         """
-        return self._call(STATS, self._requests.stats(*args), None, None, convert_stats)
+        request = self._requests.stats(*args)
+        if request in _STATS_OF_ONE_LINE:
+            return self._call_raw(request, b"\r\n", convert_stats_line)
+        return self._call(STATS, request, None, None, convert_stats)
 
     def version(self) -> BytesR:
         """The server's version, as bytes (protocol.txt, "version")."""
@@ -385,11 +414,13 @@ class Commands(_Results[AnyR, BoolR, CasR, IntR, KeysR, DictR, PairR, BytesR, No
         Nothing in `command` is checked.  Unless the command is one whose reply is known to be one
         line, its connection is closed afterwards: what else comes belongs to no other command.
         """
-        encoding = "utf-8" if self.allow_unicode_keys else "ascii"
-        token = end_tokens.encode(encoding) if isinstance(end_tokens, str) else bytes(end_tokens)
+        request = self._requests.raw(command)
+        token = end_tokens.encode() if isinstance(end_tokens, str) else end_tokens
+        if not isinstance(token, bytes):
+            raise TypeError(f"end_tokens must be str or bytes, not {type(end_tokens).__name__}")
         if not token:
-            raise ValueError("end_tokens must not be empty")
-        return self._call_raw(self._requests.raw(command), token)
+            raise MemcacheIllegalInputError("end_tokens must not be empty")
+        return self._call_raw(request, token)
 
     def quit(self) -> NoneR:
         """Tell the server that we leave, and close (protocol.txt, "quit").

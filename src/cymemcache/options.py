@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import socket
 
-from .core import replies
+from .core import arguments, replies
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -52,6 +52,8 @@ class KeepaliveOpts:
 
     def __init__(self, idle: int = 1, intvl: int = 1, cnt: int = 5) -> None:
         for name, value in (("idle", idle), ("intvl", intvl), ("cnt", cnt)):
+            if not isinstance(value, int):
+                raise TypeError(f"{name} must be an integer, not {value!r}")
             if value < 1:
                 raise ValueError(f"{name} must be at least 1, not {value!r}")
         self.idle = idle
@@ -72,7 +74,7 @@ def normalize_server_spec(server: Any) -> tuple[str, int] | str:
     if isinstance(server, (tuple, list)):
         if len(server) != 2 or not isinstance(server[0], str) or not server[0]:
             raise ValueError(f"server must be a (host, port) pair, not {server!r}")
-        return server[0], _port(server[1], server)
+        return _host(server[0], server), _port(server[1], server)
     if not isinstance(server, str) or not server:
         raise ValueError(f"server must be a (host, port) pair or an address, not {server!r}")
     if server.startswith("unix:"):
@@ -82,31 +84,37 @@ def normalize_server_spec(server: Any) -> tuple[str, int] | str:
     else:
         if server.startswith("["):
             host, bracket, rest = server[1:].partition("]")
-            port = rest[1:] if rest.startswith(":") else rest and None
-            if not bracket or port is None:
+            colon, port = rest[:1], rest[1:]
+            if not bracket or colon not in ("", ":"):
                 raise ValueError(f"server address {server!r} is not of the form [ipv6]:port")
         else:
             host, colon, port = server.partition(":")
-            if colon and not port:
-                raise ValueError(f"server address {server!r} ends where its port should be")
             if ":" in port:
                 raise ValueError(
                     f"server address {server!r} has more than one colon; "
                     "an IPv6 address goes in brackets: [::1]:11211"
                 )
-        if not host:
-            raise ValueError(f"server address {server!r} has no host")
-        return host, _port(port, server) if port else 11211
+        if colon and not port:
+            raise ValueError(f"server address {server!r} ends where its port should be")
+        return _host(host, server), _port(port, server) if port else 11211
     if not path or "\0" in path:
         raise ValueError(f"server address {server!r} has no usable socket path")
     return path
 
 
+def _host(host: str, server: Any) -> str:
+    if not host:
+        raise ValueError(f"server address {server!r} has no host")
+    if "\0" in host or host.split() != [host]:
+        raise ValueError(f"server address {server!r}: the host must hold no whitespace and no NUL")
+    return host
+
+
 def _port(port: Any, server: Any) -> int:
-    try:
-        number = int(port)
-    except (TypeError, ValueError):
-        raise ValueError(f"server address {server!r}: the port must be a number") from None
+    digits = isinstance(port, str) and port.isascii() and port.removeprefix("-").isdigit()
+    if not digits and (isinstance(port, bool) or not isinstance(port, int)):
+        raise ValueError(f"server address {server!r}: the port must be a number")
+    number = int(port)
     if not 0 < number < 65536:
         raise ValueError(f"server address {server!r}: the port must be from 1 to 65535")
     return number
@@ -160,22 +168,26 @@ def _bytes_up_to(limit: int) -> Callable[[str, Any], int]:
 
 def _key_prefix(name: str, value: Any) -> bytes:
     if isinstance(value, str):
-        value = value.encode("ascii")
+        try:
+            value = value.encode("ascii")
+        except UnicodeEncodeError:
+            raise ValueError(f"{name} must be bytes or an ASCII str, not {value!r}") from None
     if not isinstance(value, bytes):
         raise TypeError(f"{name} must be bytes or an ASCII str, not {value!r}")
+    if value and (b"\0" in value or value.split() != [value]):
+        raise ValueError(f"{name} must hold no whitespace and no NUL, not {value!r}")
+    if len(value) > arguments.MAX_KEY_LENGTH:
+        raise ValueError(f"{name} must be at most {arguments.MAX_KEY_LENGTH} bytes long")
     return value
 
 
 def _encoding(name: str, value: Any) -> str:
     if not isinstance(value, str):
         raise TypeError(f"{name} must be the name of an encoding, not {value!r}")
-    if value.lower() not in ("ascii", "utf-8", "utf8"):
-        import codecs
-
-        try:
-            codecs.lookup(value)
-        except LookupError:
-            raise ValueError(f"{name}: there is no encoding {value!r}") from None
+    try:
+        "".encode(value)
+    except (LookupError, ValueError):  # codecs that do not make bytes of text are among these
+        raise ValueError(f"{name}: there is no text encoding {value!r}") from None
     return value
 
 
@@ -322,7 +334,9 @@ CLIENT = OptionSet(
         ),
         Option("timeout", None, _seconds, "seconds for one operation as a whole; None: no limit."),
         Option("no_delay", True, _flag, "set TCP_NODELAY."),
-        Option("ignore_exc", False, _flag, "a fetch that fails is a miss."),
+        Option(
+            "ignore_exc", False, _flag, "a fetch that fails is a miss, stats that fail are empty."
+        ),
         Option(
             "socket_module", socket, _socket_module, "module to take sockets from (gevent.socket)."
         ),

@@ -6,6 +6,8 @@ stays bytes; nothing in here may fail on a value that a new server version inven
 
 from __future__ import annotations
 
+from .core.replies import protocol_error
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -45,6 +47,15 @@ _CONVERTERS: dict[bytes, Callable[[bytes], Any]] = {
     b"slab_reassign": _is_not_zero,
     b"slab_automove": _is_not_zero,
 }
+
+
+def convert_stats_line(line: bytes) -> dict[bytes, Any]:
+    """The one ``STAT`` line that is the whole reply to some sub-commands."""
+    word, _, rest = line.partition(b" ")
+    name, _, text = rest.partition(b" ")
+    if word != b"STAT" or not name:
+        raise protocol_error(line, b"stats")
+    return convert_stats({name: text})
 
 
 def convert_stats(stats: dict[bytes, bytes]) -> dict[bytes, Any]:

@@ -129,7 +129,10 @@ def authentication(username: Any, password: Any) -> bytes:
     credentials = []
     for name, value in (("username", username), ("password", password)):
         if isinstance(value, str):
-            value = value.encode("utf-8")
+            try:
+                value = value.encode("utf-8")
+            except UnicodeEncodeError:  # its text would show what must stay secret
+                raise MemcacheIllegalInputError(f"{name} cannot be encoded as UTF-8") from None
         elif not isinstance(value, bytes):
             raise TypeError(f"{name} must be str or bytes, not {type(value).__name__}")
         credentials.append(value)

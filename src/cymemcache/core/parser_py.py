@@ -51,7 +51,16 @@ _TRUE_FALSE: dict[int, dict[bytes, bool | None]] = {
     replies.DELETE: {b"DELETED": True, b"NOT_FOUND": False},
     replies.TOUCH: {b"TOUCHED": True, b"NOT_FOUND": False},
 }
-_REFUSALS = (b"BUSY", b"BADCLASS", b"NOSPARE", b"NOTFULL", b"UNSAFE", b"SAME")
+_REFUSALS = (
+    b"BUSY",
+    b"BADCLASS",
+    b"NOSPARE",
+    b"NOTFULL",
+    b"UNSAFE",
+    b"SAME",
+    b"MEMLIMIT_TOO_SMALL",
+    b"MEMLIMIT_ADJUST_FAILED",
+)
 
 
 class ReplyParser:

@@ -131,6 +131,8 @@ def server_error(line: bytes, request: bytes) -> MemcacheError | None:
         return MemcacheServerError(text)
     if word == b"CLIENT_ERROR":
         return MemcacheClientError(text)
+    if word == b"ERROR:":  # "ERROR: shutdown not enabled"
+        return MemcacheUnknownCommandError(text)
     if word != b"ERROR":
         return None
     if reason:  # such as "ERROR Too many open connections": the command has nothing to do with it
