@@ -11,6 +11,7 @@ and the connection closes.
 """
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
+from cpython.mem cimport PyMem_Calloc, PyMem_Free
 from cpython.exc cimport PyErr_CheckSignals, PyErr_SetFromErrno
 from libc cimport errno as c_errno
 from libc.errno cimport EAGAIN, EINTR, errno
@@ -23,8 +24,10 @@ from cymemcache.core.replies import (
     BARRIER,
     DRAIN,
     NEED_DATA,
+    NOREPLY as _NOREPLY,
     RAW,
     STALE,
+    Failed,
     closed_error,
     extra_bytes_error,
     fork_error,
@@ -73,6 +76,7 @@ if cymc_watch_forks() != 0:
     raise MemoryError("pthread_atfork")
 
 cdef int RAW_KIND = RAW
+cdef int NOREPLY = _NOREPLY
 cdef bytes BARRIER_REQUEST = b"version\r\n"
 cdef int64_t SECOND = 1000000000
 
@@ -86,6 +90,28 @@ cdef inline int64_t monotonic() noexcept nogil:
 def fork_count():
     """How many forks, made in Python or in C, lie between this process and the first."""
     return cymc_forks
+
+
+cdef int polled(pollfd *sockets, unsigned long count, int64_t left) except -1:
+    """How many of `sockets` are ready within `left` nanoseconds (-1: any time).
+
+    0 also where a signal came in between: let its handlers run, and ask again.
+    """
+    cdef int milliseconds = -1
+    cdef int ready, failed = 0
+    if left >= 0:
+        # Rounded up: a poll that ends early would only be asked again.
+        left = (left + 999999) // 1000000
+        milliseconds = <int>left if left < 86400000 else 86400000
+    with nogil:
+        ready = c_poll(sockets, count, milliseconds)
+        if ready < 0:
+            failed = errno
+    if ready >= 0:
+        return ready
+    if failed != EINTR:
+        raise_errno(failed)
+    return 0
 
 
 cdef class PlainExchange:
@@ -152,12 +178,8 @@ cdef class PlainExchange:
         cdef char *room
         cdef int failed = 0
         cdef object result
-        if self.forks != cymc_forks or (
-            now - self.used_at > SECOND and not self.is_fresh()
-        ):
+        if self.is_stale(now):
             return STALE
-        self.used_at = now
-        self.received = False
         if self.unacknowledged > 0:
             data = BARRIER_REQUEST + request
             barrier = True
@@ -188,49 +210,8 @@ cdef class PlainExchange:
             raise_errno(failed)
         if sent < 0:
             sent = 0
-        return self.rest(data, sent, now, barrier, count > 0, request, kind, keys, default)
-
-    cdef object rest(
-        self,
-        bytes data,
-        Py_ssize_t sent,
-        int64_t began,
-        bint barrier,
-        bint look,
-        bytes request,
-        int kind,
-        object keys,
-        object default,
-    ):
-        """All that the first send and receive did not do, in step."""
-        cdef Py_ssize_t length = PyBytes_GET_SIZE(data)
-        cdef object result = NEED_DATA
-        cdef bint answered = False
-        cdef int ready
-        while True:
-            if look:
-                if barrier:
-                    errors = self.parser.reply(BARRIER, request, None, None)
-                    if errors is not NEED_DATA:
-                        barrier = False
-                        self.acknowledge(errors)
-                if not barrier and not answered:
-                    result = self.parser.reply(kind, request, keys, default)
-                    answered = result is not NEED_DATA
-                if answered:
-                    if kind != RAW_KIND and self.parser.waiting():
-                        raise extra_bytes_error(request)
-            if answered and sent == length:
-                return result
-            if self.forks != cymc_forks:  # by a handler that ran while the reply was parsed
-                raise fork_error()
-            ready = self.wait(began, sent < length)
-            # First what has come: a server that gives up says why before it closes.
-            look = False
-            if ready & ~POLLOUT:
-                look = self.receive_some()
-            elif sent < length:
-                sent += self.send_some(data, sent)
+        self.go_on(data, sent, barrier, request, kind, keys, default)
+        return self.rest(now, count > 0)
 
     def send(self, bytes request not None, Py_ssize_t commands):
         """Send `commands` noreply commands; True, or `STALE` before anything was sent.
@@ -241,65 +222,136 @@ cdef class PlainExchange:
 
     cdef object transmit(self, bytes request, Py_ssize_t commands):
         cdef int64_t now = monotonic()
-        cdef Py_ssize_t sent, length
-        cdef const char *text = PyBytes_AS_STRING(request)
-        cdef int ready, failed = 0
+        cdef Py_ssize_t sent
+        if self.is_stale(now):
+            return STALE
+        self.unacknowledged += commands
+        sent = self.send_some(request, 0)
+        if sent == PyBytes_GET_SIZE(request):
+            return True
+        self.go_on(request, sent, False, request, NOREPLY, None, None)
+        return self.rest(now, False)
+
+    cdef bint is_stale(self, int64_t now) except -1:
+        """Whether the connection is of no use for a command that begins `now`."""
         if self.forks != cymc_forks or (
             now - self.used_at > SECOND and not self.is_fresh()
         ):
-            return STALE
-        self.used_at = now
-        self.unacknowledged += commands
-        length = PyBytes_GET_SIZE(request)
-        with nogil:
-            sent = c_send(self.fd, text, length, MSG_NOSIGNAL | MSG_DONTWAIT)
-            if sent < 0:
-                failed = errno
-        if sent == length:
             return True
-        if failed == EINTR:
-            self.check_signals()
-        elif failed != 0 and failed != EAGAIN:
-            raise_errno(failed)
-        if sent < 0:
-            sent = 0
-        while sent < length:
-            ready = self.wait(now, True)
-            if ready & ~POLLOUT:
-                if self.receive_some():
-                    self.parser.reply(DRAIN, request, None, None)
-            else:
-                sent += self.send_some(request, sent)
-        return True
+        self.used_at = now
+        self.received = False
+        return False
 
-    cdef int wait(self, int64_t began, bint sending) except -1:
+    # -- a command in several steps ------------------------------------------------------------
+
+    def begin(self, bytes request not None, int kind, object keys=None):
+        """Send what can be sent of `request` at once; `gather` does the rest.
+
+        For noreply commands `kind` is `NOREPLY` and `keys` their number.  `NEED_DATA`, or the
+        result where that was all, or `STALE` where the connection turned out unusable before
+        anything was sent.
+        """
+        cdef bytes data = request
+        cdef bint barrier = False
+        if self.is_stale(monotonic()):
+            return STALE
+        if kind == NOREPLY:
+            self.unacknowledged += <Py_ssize_t>keys
+        elif self.unacknowledged > 0:
+            data = BARRIER_REQUEST + request
+            barrier = True
+        self.go_on(data, 0, barrier, request, kind, keys, None)
+        self.sent = self.send_some(data, 0)
+        return NEED_DATA if kind != NOREPLY else self.parsed()
+
+    cdef int go_on(
+        self,
+        bytes data,
+        Py_ssize_t sent,
+        bint barrier,
+        bytes request,
+        int kind,
+        object keys,
+        object default,
+    ) except -1:
+        """Keep what the steps of a command have to know."""
+        self.data = data
+        self.sent = sent
+        self.barrier = barrier
+        self.request = request
+        self.kind = kind
+        self.keys = keys
+        self.default = default
+        self.result = True if kind == NOREPLY else NEED_DATA
+        return 0
+
+    cdef object rest(self, int64_t began, bint look):
+        """All that the first send and receive did not do, in step."""
+        cdef object result = NEED_DATA
+        if look:
+            result = self.parsed()
+        while result is NEED_DATA:
+            if self.forks != cymc_forks:  # by a handler that ran while the reply was parsed
+                raise fork_error()
+            result = self.step(self.wait(began))
+        return result
+
+    cdef object step(self, int ready):
+        """Send or receive what `ready` (of poll) allows; the result, or `NEED_DATA`."""
+        # First what has come: a server that gives up says why before it closes.
+        if ready & ~POLLOUT:
+            if not self.receive_some():
+                return NEED_DATA
+        elif self.sent < PyBytes_GET_SIZE(self.data):
+            self.sent += self.send_some(self.data, self.sent)
+        return self.parsed()
+
+    cdef object parsed(self):
+        """The result, where all is sent and the whole reply has come; else `NEED_DATA`."""
+        cdef object result
+        if self.kind == NOREPLY:
+            if self.parser.waiting():
+                self.parser.reply(DRAIN, self.request, None, None)
+        else:
+            if self.barrier:
+                errors = self.parser.reply(BARRIER, self.request, None, None)
+                if errors is not NEED_DATA:
+                    self.barrier = False
+                    self.acknowledge(errors)
+            if not self.barrier and self.result is NEED_DATA:
+                self.result = self.parser.reply(
+                    self.kind, self.request, self.keys, self.default
+                )
+            if (
+                self.result is not NEED_DATA
+                and self.kind != RAW_KIND
+                and self.parser.waiting()
+            ):
+                raise extra_bytes_error(self.request)
+        if self.result is NEED_DATA or self.sent < PyBytes_GET_SIZE(self.data):
+            return NEED_DATA
+        result = self.result
+        self.data = self.request = None
+        self.keys = self.default = self.result = None
+        return result
+
+    cdef int wait(self, int64_t began) except -1:
         """Poll until the socket can do something, at most for the rest of the operation's time."""
         cdef pollfd waiting
-        cdef int64_t left
-        cdef int milliseconds, count, failed
+        cdef int64_t left = -1
         waiting.fd = self.fd
-        waiting.events = POLLIN | (POLLOUT if sending else 0)
+        waiting.events = self.events()
         while True:
-            milliseconds = -1
             if self.timeout_ns >= 0:
                 left = began + self.timeout_ns - monotonic()
                 if left <= 0:
                     raise timeout_error(self.timeout)
-                # Rounded up: a poll that ends early would only be asked again.
-                left = (left + 999999) // 1000000
-                milliseconds = <int>left if left < 86400000 else 86400000
-            waiting.revents = 0
-            failed = 0
-            with nogil:
-                count = c_poll(&waiting, 1, milliseconds)
-                if count < 0:
-                    failed = errno
-            if count > 0:
+            if polled(&waiting, 1, left) > 0:
                 return waiting.revents
-            if failed == EINTR:
-                self.check_signals()
-            elif failed != 0:
-                raise_errno(failed)
+            self.check_signals()
+
+    cdef short events(self) noexcept:
+        return POLLIN | POLLOUT if self.sent < PyBytes_GET_SIZE(self.data) else POLLIN
 
     cdef Py_ssize_t send_some(self, bytes data, Py_ssize_t sent) except -1:
         cdef const char *text = PyBytes_AS_STRING(data) + sent
@@ -373,3 +425,60 @@ cdef int raise_errno(int number) except -1:
     c_errno.errno = number
     PyErr_SetFromErrno(OSError)
     return -1
+
+
+def gather(list exchanges not None, object timeout):
+    """The outcomes of the commands begun on `exchanges`, within `timeout` seconds for all.
+
+    In the order of `exchanges`: the result, or a `Failed` with the error after which that one must
+    be discarded.  A slow or failing one costs the others nothing.
+    """
+    cdef Py_ssize_t count = len(exchanges)
+    cdef Py_ssize_t i, active
+    cdef int64_t left = -1
+    cdef int64_t until = -1
+    cdef list outcomes = [NEED_DATA] * count
+    cdef PlainExchange exchange
+    cdef pollfd *sockets
+    if timeout is not None:
+        until = monotonic() + <int64_t>(timeout * 1e9)
+    sockets = <pollfd *>PyMem_Calloc(count if count > 0 else 1, sizeof(pollfd))
+    if sockets == NULL:
+        raise MemoryError()
+    try:
+        for i in range(count):
+            exchange = <PlainExchange?>exchanges[i]
+            sockets[i].fd = exchange.fd
+            if exchange.data is None:
+                raise ValueError("an exchange on which no command was begun")
+        while True:
+            active = 0
+            for i in range(count):
+                if outcomes[i] is NEED_DATA:
+                    sockets[i].events = (<PlainExchange>exchanges[i]).events()
+                    active += 1
+                else:
+                    sockets[i].fd = -1  # poll passes over it
+            if active == 0:
+                return outcomes
+            if until >= 0:
+                left = until - monotonic()
+                if left <= 0:
+                    for i in range(count):
+                        if outcomes[i] is NEED_DATA:
+                            outcomes[i] = Failed(timeout_error(timeout))
+                    return outcomes
+            if polled(sockets, count, left) == 0:
+                PyErr_CheckSignals()
+                continue
+            for i in range(count):
+                if outcomes[i] is NEED_DATA and sockets[i].revents:
+                    exchange = <PlainExchange>exchanges[i]
+                    try:
+                        if exchange.forks != cymc_forks:
+                            raise fork_error()
+                        outcomes[i] = exchange.step(sockets[i].revents)
+                    except Exception as error:
+                        outcomes[i] = Failed(error)
+    finally:
+        PyMem_Free(sockets)

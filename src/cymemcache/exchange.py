@@ -23,6 +23,7 @@ from .core.replies import (
     GET_MANY,
     GETS_MANY,
     NEED_DATA,
+    NOREPLY,
     RAW,
     STALE,
     STORE_MANY,
@@ -34,7 +35,7 @@ from .core.replies import (
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Generator, Iterator
     from typing import Any, Protocol, TypeAlias
 
     from .core import PlainExchange, ReplyParser
@@ -106,6 +107,7 @@ class AnyExchange:
         self._forks = fork_count()
         self._recv_into = getattr(sock, "recv_into", None)
         self._shortened = False  # the socket's own timeout is less than the operation's
+        self._under_way: Any = None  # the steps of a command that `begin` began
 
     def close(self) -> None:
         """Close the descriptor.  What was sent before still reaches the server."""
@@ -138,92 +140,143 @@ class AnyExchange:
 
         `STALE` where the connection turned out unusable before anything was sent.
         """
-        began = monotonic()
-        if self._forks != fork_count() or (
-            began - self.used_at_seconds > 1 and not self._is_fresh()
-        ):
+        if self._is_stale():
             return STALE
-        self.used_at_seconds = began
-        self.received = False
-        if kind in _BATCHES and len(request) > _WINDOW:
-            self._acknowledge(b"", began)
-            result = self._in_step(request, kind, keys, began)
+        if self.unacknowledged or (kind in _BATCHES and len(request) > _WINDOW):
+            result = self._all_steps(request, kind, keys, default)
         else:
-            self._acknowledge(request, began)
-            result = self._reply(request, kind, keys, default, began)
-        if self._parser.pending and kind != RAW:
-            raise extra_bytes_error(request)
+            self._send(request)
+            if not self._parser.pending:
+                self._receive()
+            parse = self._parser.parse
+            result = parse(kind, request, keys, default)
+            while result is NEED_DATA:
+                self._receive()
+                result = parse(kind, request, keys, default)
+            if self._parser.pending and kind != RAW:
+                raise extra_bytes_error(request)
         if self._shortened:
-            self.sock.settimeout(self.timeout)
-            self._shortened = False
+            self._lengthen()
         return result
 
     def send(self, request: bytes, commands: int) -> Any:
         """Send `commands` noreply commands; True, or `STALE` before anything was sent."""
-        began = monotonic()
-        if self._forks != fork_count() or (
-            began - self.used_at_seconds > 1 and not self._is_fresh()
-        ):
+        if self._is_stale():
             return STALE
-        self.used_at_seconds = began
-        if commands <= 1:
+        if commands <= 1 and self.unacknowledged < _UNACKNOWLEDGED_MOST:
             self.unacknowledged += commands
-            self._send(request, began)
-            if self.unacknowledged > _UNACKNOWLEDGED_MOST:
-                self._acknowledge(b"", began)
+            self._send(request)
         else:
-            for part, count in _windows(request):
-                self.unacknowledged += count
-                self._send(part, began)
-                if self.unacknowledged > _UNACKNOWLEDGED_MOST:
-                    self._acknowledge(b"", began)
+            self._all_steps(request, NOREPLY, commands, None)
         if self._shortened:
-            self.sock.settimeout(self.timeout)
-            self._shortened = False
+            self._lengthen()
         return True
 
-    def _acknowledge(self, request: bytes, began: float) -> None:
+    def _is_stale(self) -> bool:
+        """Whether the connection is of no use for a command that begins now."""
+        now = monotonic()
+        if self._forks != fork_count() or (now - self.used_at_seconds > 1 and not self._is_fresh()):
+            return True
+        self.used_at_seconds = now
+        self.received = False
+        return False
+
+    # -- a command in several steps ----------------------------------------------------------------
+
+    def begin(self, request: bytes, kind: int, keys: Any = None) -> Any:
+        """Send what can be sent of `request` before anything is received; `step` does the rest.
+
+        For noreply commands `kind` is `NOREPLY` and `keys` their number.  `NEED_DATA`, or the
+        result where that was all, or `STALE` where the connection turned out unusable before
+        anything was sent.
+        """
+        if self._is_stale():
+            return STALE
+        self._under_way = self._steps(request, kind, keys, None)
+        return self._next_step()
+
+    def step(self) -> Any:
+        """Receive once, and send what that allows; the result, or `NEED_DATA`."""
+        self._receive()
+        return self._next_step()
+
+    def allow(self, seconds: float) -> None:
+        """Let the command under way take so long from now on, however long it took before."""
+        if self.timeout is not None:
+            self.used_at_seconds = monotonic() - self.timeout + seconds
+
+    def _next_step(self) -> Any:
+        try:
+            next(self._under_way)
+        except StopIteration as stop:
+            if self._shortened:
+                self._lengthen()
+            return stop.value
+        return NEED_DATA
+
+    def _all_steps(self, request: bytes, kind: int, keys: Any, default: Any) -> Any:
+        self._under_way = self._steps(request, kind, keys, default)
+        result = self._next_step()
+        while result is NEED_DATA:
+            self._receive()
+            result = self._next_step()
+        return result
+
+    def _steps(
+        self, request: bytes, kind: int, keys: Any, default: Any
+    ) -> Generator[None, None, Any]:
+        """A whole command; yields wherever something must be received first."""
+        parse = self._parser.parse
+        if kind == NOREPLY:
+            parts = _windows(request) if keys > 1 else [(request, keys)]
+            for part, count in parts:
+                self.unacknowledged += count
+                self._send(part)
+                if self.unacknowledged > _UNACKNOWLEDGED_MOST:
+                    yield from self._acknowledged(b"")
+            return True
+        result: Any = NEED_DATA
+        if kind in _BATCHES and len(request) > _WINDOW:
+            yield from self._acknowledged(b"")
+            sent = 0
+            for part, count in _windows(request):
+                self._send(part)
+                sent += count
+                while result is NEED_DATA:
+                    result = parse(kind, request, keys, default)
+                    if result is NEED_DATA:
+                        if self._parser.progress >= sent:
+                            break
+                        yield
+        else:
+            yield from self._acknowledged(request)
+            result = parse(kind, request, keys, default)
+            while result is NEED_DATA:
+                yield
+                result = parse(kind, request, keys, default)
+        if self._parser.pending and kind != RAW:
+            raise extra_bytes_error(request)
+        return result
+
+    def _acknowledged(self, request: bytes) -> Generator[None, None, None]:
         """Send `request`, after a barrier and its answer where noreply commands are open."""
         if self.unacknowledged == 0:
             if request:
-                self._send(request, began)
+                self._send(request)
             return
-        self._send(_BARRIER_REQUEST + request, began)
+        self._send(_BARRIER_REQUEST + request)
         errors = self._parser.parse(BARRIER, _BARRIER_REQUEST)
         while errors is NEED_DATA:
-            self._receive(began)
+            yield
             errors = self._parser.parse(BARRIER, _BARRIER_REQUEST)
         commands, self.unacknowledged = self.unacknowledged, 0
         if errors:
             self._record.report(commands, errors)
 
-    def _reply(self, request: bytes, kind: int, keys: Any, default: Any, began: float) -> Any:
-        parse = self._parser.parse
-        if not self._parser.pending:
-            self._receive(began)
-        result = parse(kind, request, keys, default)
-        while result is NEED_DATA:
-            self._receive(began)
-            result = parse(kind, request, keys, default)
-        return result
+    # -- the socket --------------------------------------------------------------------------------
 
-    def _in_step(self, request: bytes, kind: int, keys: Any, began: float) -> Any:
-        parse = self._parser.parse
-        result: Any = NEED_DATA
-        sent = 0
-        for part, count in _windows(request):
-            self._send(part, began)
-            sent += count
-            while result is NEED_DATA:
-                result = parse(kind, request, keys)
-                if result is NEED_DATA:
-                    if self._parser.progress >= sent:
-                        break
-                    self._receive(began)
-        return result
-
-    def _send(self, data: bytes, began: float) -> None:
-        self._bound(began)
+    def _send(self, data: bytes) -> None:
+        self._bound()
         try:
             self.sock.sendall(data)
         except OSError:
@@ -232,8 +285,8 @@ class AnyExchange:
         if self._forks != fork_count():
             raise fork_error()
 
-    def _receive(self, began: float) -> None:
-        self._bound(began)
+    def _receive(self) -> None:
+        self._bound()
         buffer = self._parser.get_buffer()
         count = 0
         try:
@@ -254,7 +307,7 @@ class AnyExchange:
         self.received = True
         self._parser.buffer_updated(count)
 
-    def _bound(self, began: float) -> None:
+    def _bound(self) -> None:
         """Let the next socket call take no longer than the rest of the operation's time.
 
         The first calls of an operation rely on the timeout that the socket has: what they exceed
@@ -263,12 +316,16 @@ class AnyExchange:
         timeout = self.timeout
         if timeout is None:
             return
-        spent = monotonic() - began
+        spent = monotonic() - self.used_at_seconds
         if spent >= timeout:
             raise timeout_error(timeout)
         if spent > timeout / 16 or self._shortened:
             self._shortened = True
             self.sock.settimeout(timeout - spent)
+
+    def _lengthen(self) -> None:
+        self.sock.settimeout(self.timeout)
+        self._shortened = False
 
     def _is_fresh(self) -> bool:
         """Neither the end of the stream nor anything to read: nothing is owed to us.

@@ -22,21 +22,34 @@ cdef class PlainExchange:
     #: of the pool, when this connection was dialled
     cdef public Py_ssize_t generation
 
+    # The command under way, where it takes more than one send and one receive.
+    cdef bytes data           # what is sent, a barrier before it or not
+    cdef Py_ssize_t sent
+    cdef bint barrier         # its answer has not come yet
+    cdef bytes request
+    cdef int kind
+    cdef object keys
+    cdef object default
+    cdef object result        # NEED_DATA until the reply has come
+
     cdef object run(self, bytes request, int kind, object keys, object default)
     cdef object transmit(self, bytes request, Py_ssize_t commands)
-    cdef object rest(
+    cdef bint is_stale(self, int64_t now) except -1
+    cdef int go_on(
         self,
         bytes data,
         Py_ssize_t sent,
-        int64_t began,
         bint barrier,
-        bint look,
         bytes request,
         int kind,
         object keys,
         object default,
-    )
-    cdef int wait(self, int64_t began, bint sending) except -1
+    ) except -1
+    cdef object rest(self, int64_t began, bint look)
+    cdef object step(self, int ready)
+    cdef object parsed(self)
+    cdef int wait(self, int64_t began) except -1
+    cdef short events(self) noexcept
     cdef Py_ssize_t send_some(self, bytes data, Py_ssize_t sent) except -1
     cdef bint receive_some(self) except -1
     cdef int check_signals(self) except -1

@@ -17,6 +17,7 @@ __all__ = [
     "ReplyParser",
     "Requests",
     "fork_count",
+    "gather",
     "impl",
     "murmur3_32",
 ]
@@ -34,6 +35,9 @@ if TYPE_CHECKING:
     impl: str
     # The exchange of bytes over a plain socket in one compiled call; None on the pure twin.
     PlainExchange: Any
+
+    # The outcomes of commands begun on several of them: `gather.gather`; None on the pure twin.
+    gather: Any
 
     # The usual command's compiled way; the pure twin's have nothing in them.
     class IdleConnections: ...
@@ -58,7 +62,7 @@ else:
 
             if os.name == "posix":
                 from .calls_c import IdleConnections, PlainCalls
-                from .exchange_c import PlainExchange, fork_count
+                from .exchange_c import PlainExchange, fork_count, gather
             impl = "c"
         except ImportError as error:
             if _wanted == "c":
@@ -71,7 +75,7 @@ else:
         from .rendezvous_py import RendezvousTable, murmur3_32
         from .requests_py import Requests
     if impl == "python" or os.name != "posix":
-        PlainExchange = fork_count = None
+        PlainExchange = fork_count = gather = None
 
         class IdleConnections:
             """The pool's state, which here is ordinary attributes."""

@@ -35,6 +35,8 @@ class _Mark:
 NEED_DATA = _Mark("NEED_DATA")  # of a parser: the reply is not complete yet
 STALE = _Mark("STALE")  # of an exchange: the connection is of no use, nothing was sent
 
+NOREPLY = 0  # in the place of a kind: there is no reply
+
 # Kinds of reply.  "-> " tells the result; an error line of the server becomes an error *instance*
 # where the reply is known to end with it, and is raised where it is not.
 GET = 1  # one key -> its value, or the default
@@ -104,6 +106,15 @@ class PartialFailure:
 
     def __init__(self, result: Any, error: MemcacheError) -> None:
         self.result = result
+        self.error = error
+
+
+class Failed:
+    """In the place of a result: the error after which its connection must be closed."""
+
+    __slots__ = ("error",)
+
+    def __init__(self, error: Exception) -> None:
         self.error = error
 
 
