@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 import re
+import socket
+import threading
+from dataclasses import dataclass
+
+PATIENCE = 20.0  # seconds after which something that must happen has not happened
 
 LONG_KEY = b"k" * 250
 TOO_LONG_KEY = b"k" * 251
@@ -32,3 +37,39 @@ def normalized(reply: bytes) -> bytes:
     if b"PREFIX" in reply or b"key=" in reply:  # in no particular order
         return b"".join(sorted(reply.splitlines(keepends=True)))
     return reply
+
+
+@dataclass
+class Server:
+    """A server that speaks memcached's protocol: the real one or the embedded one."""
+
+    kind: str
+    address: tuple[str, int]
+
+    def raw(self, *chunks: bytes) -> bytes:
+        """Send `chunks`, each on its own, and close the sending side; all that is answered."""
+        with socket.create_connection(self.address, timeout=PATIENCE) as sock:
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+
+            def send() -> None:
+                try:
+                    for chunk in chunks:
+                        sock.sendall(chunk)
+                    sock.shutdown(socket.SHUT_WR)
+                except ConnectionError:
+                    pass  # the server has closed the connection
+
+            sender = threading.Thread(target=send)
+            sender.start()
+            received = bytearray()
+            try:
+                while data := sock.recv(1 << 16):
+                    received += data
+            except ConnectionError:
+                pass
+            sender.join()
+            return bytes(received)
+
+    def flush(self) -> None:
+        """Remove all items."""
+        assert self.raw(b"flush_all\r\n") == b"OK\r\n"

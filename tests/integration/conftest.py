@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import os
 import shutil
-import socket
 import subprocess
-import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,45 +15,9 @@ import pytest
 
 from cymemcache.testing import EmbeddedServer, MemcachedProcess
 from cymemcache.testing.process import accepts, free_port
+from wire import PATIENCE, Server
 
-PATIENCE = 20.0  # seconds after which something that must happen has not happened
 KINDS = ["memcached", "embedded"]
-
-
-@dataclass
-class Server:
-    """A server that speaks memcached's protocol: the real one or the embedded one."""
-
-    kind: str
-    address: tuple[str, int]
-
-    def raw(self, *chunks: bytes) -> bytes:
-        """Send `chunks`, each on its own, and close the sending side; all that is answered."""
-        with socket.create_connection(self.address, timeout=PATIENCE) as sock:
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-
-            def send() -> None:
-                try:
-                    for chunk in chunks:
-                        sock.sendall(chunk)
-                    sock.shutdown(socket.SHUT_WR)
-                except ConnectionError:
-                    pass  # the server has closed the connection
-
-            sender = threading.Thread(target=send)
-            sender.start()
-            received = bytearray()
-            try:
-                while data := sock.recv(1 << 16):
-                    received += data
-            except ConnectionError:
-                pass
-            sender.join()
-            return bytes(received)
-
-    def flush(self) -> None:
-        """Remove all items."""
-        assert self.raw(b"flush_all\r\n") == b"OK\r\n"
 
 
 @pytest.fixture(scope="session")
