@@ -120,6 +120,8 @@ def test_an_address_is_needed() -> None:
         ("prefix", "key_prefix"),
         ("keyprefix", "key_prefix"),
         ("noreply", "default_noreply"),
+        ("no_reply", "default_noreply"),
+        ("KEY_PREFIX", "key_prefix"),
         ("serialiser", "serializer"),
         ("deserialize", "deserializer"),
         ("user", "username"),

@@ -248,10 +248,8 @@ class OptionSet:
             given[name] = value
         for name in given:
             if name not in self.options:
-                from difflib import get_close_matches
-
-                nearest = get_close_matches(name, names, n=1, cutoff=0.4)
-                hint = f"; did you mean {nearest[0]!r}?" if nearest else ""
+                nearest = _nearest(name, names)
+                hint = f"; did you mean {nearest!r}?" if nearest else ""
                 raise TypeError(f"{owner}() has no option {name!r}{hint}")
         return {
             name: option.check(name, given[name]) if name in given else option.default
@@ -277,6 +275,16 @@ class OptionSet:
             f"    {option.name}: {option.doc} Default: {_shown(option.default)}."
             for option in self.options.values()
         )
+
+
+def _nearest(name: str, names: list[str]) -> str | None:
+    """The one of `names` that `name` is most like, None where it is like none."""
+    from difflib import get_close_matches
+
+    letters = name.lower().replace("_", "")
+    parts = [known for known in names if len(letters) > 2 and letters in known.replace("_", "")]
+    close = get_close_matches(name.lower(), parts or names, n=1, cutoff=0.1 if parts else 0.4)
+    return close[0] if close else None
 
 
 def _shown(default: Any) -> str:
