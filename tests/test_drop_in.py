@@ -1,0 +1,654 @@
+"""The drop-in promise, held against pymemcache itself: the same names, parameters, defaults and
+errors, and the habits that tracing tools and test suites rely on.
+
+What differs on purpose stands in the tables below, each with its reason; a difference that is in no
+table fails.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterator
+from typing import Any
+from unittest import mock
+
+import pymemcache
+import pymemcache.client.base
+import pymemcache.exceptions
+import pymemcache.serde
+import pytest
+
+import cymemcache
+import cymemcache.exceptions
+import cymemcache.serde
+from cymemcache import Client, KeepaliveOpts, MemcacheClientError, MemcacheError
+from cymemcache.commands import Commands
+from cymemcache.options import normalize_server_spec
+from cymemcache.testing import Answer, EmbeddedServer
+from wire import PATIENCE
+
+Reference = pymemcache.client.base.Client
+
+METHODS = sorted(
+    name for name, thing in vars(Reference).items() if callable(thing) and not name.startswith("_")
+)
+SPECIAL = ["__getitem__", "__setitem__", "__delitem__"]
+
+# (method, parameter): why its default, or its being there, is another one than the reference's.
+DIFFERENCES: dict[tuple[str, str], str] = {
+    ("__init__", "no_delay"): "Nagle's algorithm makes a read after noreply writes wait for 40 ms",
+    ("__init__", "username"): "authentication, which the reference has not",
+    ("__init__", "password"): "authentication, which the reference has not",
+    ("__init__", "max_value_size"): "a limit that the reference has not",
+    ("__init__", "max_request_size"): "a limit that the reference has not",
+    ("check_key", "key_prefix"): "may be left out for the client's own, as in PooledClient",
+}
+
+
+def parameters(function: Callable[..., Any]) -> dict[str, inspect.Parameter]:
+    return dict(inspect.signature(function).parameters)
+
+
+def constructor(kind: type) -> dict[str, inspect.Parameter]:
+    return {"self": inspect.Parameter("self", inspect.Parameter.POSITIONAL_ONLY)} | parameters(kind)
+
+
+def differing(name: str, ours: dict[str, Any], theirs: dict[str, Any]) -> set[tuple[str, str]]:
+    """The parameters that are not the reference's, by name, position, kind or default."""
+    assert list(ours)[: len(theirs)] == list(theirs), name
+    found = {(name, extra) for extra in list(ours)[len(theirs) :]}
+    for parameter in list(theirs)[1:]:  # all but self
+        mine, other = ours[parameter], theirs[parameter]
+        assert mine.kind == other.kind, (name, parameter)
+        if mine.default != other.default:
+            found.add((name, parameter))
+    return found
+
+
+# -- names, parameters, defaults -------------------------------------------------------------------
+
+
+def test_the_reference_has_the_methods_we_think_it_has() -> None:
+    assert pymemcache.__version__ == "4.0.0"
+    assert {"set", "get_many", "set_multi", "disconnect_all", "raw_command"} <= set(METHODS)
+
+
+def test_every_public_method_is_there() -> None:
+    for name in METHODS + SPECIAL + ["gat", "gats"]:  # those two are of its unreleased master
+        assert inspect.isfunction(getattr(Client, name)), name
+    for name in ("set_multi", "get_multi", "gets_many", "delete_multi"):
+        assert inspect.getdoc(getattr(Client, name)), name
+
+
+def test_signatures_differ_only_where_they_are_meant_to() -> None:
+    found = differing("__init__", constructor(Client), constructor(Reference))
+    for name in METHODS + SPECIAL:
+        found |= differing(
+            name, parameters(getattr(Client, name)), parameters(getattr(Reference, name))
+        )
+    assert found == DIFFERENCES.keys()
+    assert parameters(Client)["no_delay"].default is True
+
+
+def test_the_methods_of_the_unreleased_master_have_its_signatures() -> None:
+    def described(function: Callable[..., Any]) -> list[tuple[str, Any]]:
+        return [(name, one.default) for name, one in parameters(function).items()][1:]
+
+    empty = inspect.Parameter.empty
+    assert described(Client.gat) == [("key", empty), ("expire", 0), ("default", None)]
+    assert described(Client.gats) == [
+        ("key", empty), ("expire", 0), ("default", None), ("cas_default", None),
+    ]  # fmt: skip
+
+
+def test_full_arg_specs_show_noreply_as_rate_limiters_look_for_it() -> None:
+    client = Client("localhost")
+    for name in METHODS:
+        ours = inspect.getfullargspec(getattr(client, name))
+        theirs = inspect.getfullargspec(getattr(Reference("localhost"), name))
+        assert ours.args == theirs.args, name
+        assert ours.varargs == theirs.varargs, name
+        assert ("noreply" in ours.args) == ("noreply" in theirs.args), name
+
+
+def test_the_constructor_takes_its_options_by_position_in_the_same_order() -> None:
+    options = [None, None, None, 1, 2, True, True]
+    ours, theirs = Client("localhost", *options), Reference("localhost", *options)
+    for name in ("connect_timeout", "timeout", "no_delay", "ignore_exc"):
+        assert getattr(ours, name) == getattr(theirs, name)
+
+
+# The reference's instance attributes.
+ATTRIBUTES = sorted(vars(Reference("localhost")))
+
+
+def test_every_attribute_is_there_with_the_same_value() -> None:
+    ours, theirs = Client("localhost", key_prefix="p"), Reference("localhost", key_prefix="p")
+    for name in ATTRIBUTES:
+        if name == "serde":
+            assert type(ours.serde).__name__ == type(theirs.serde).__name__
+        elif name != "no_delay":
+            assert getattr(ours, name) == getattr(theirs, name), name
+
+
+def test_keepalive_options_are_the_same() -> None:
+    ours, theirs = parameters(KeepaliveOpts), parameters(pymemcache.client.base.KeepaliveOpts)
+    assert {name: one.default for name, one in ours.items()} == {
+        name: one.default for name, one in theirs.items()
+    }
+    assert not hasattr(KeepaliveOpts(), "__dict__")
+    for kind in (KeepaliveOpts, pymemcache.client.base.KeepaliveOpts):
+        with pytest.raises(ValueError, match="idle"):
+            kind(idle=0)
+
+
+def test_every_exception_is_there_with_the_same_ancestors() -> None:
+    theirs = {
+        name: kind
+        for name, kind in vars(pymemcache.exceptions).items()
+        if inspect.isclass(kind) and issubclass(kind, Exception)
+    }
+    assert len(theirs) >= 7
+    for name, kind in theirs.items():
+        ours = getattr(cymemcache.exceptions, name)
+        assert getattr(cymemcache, name) is ours
+        assert [one.__name__ for one in ours.__mro__] == [one.__name__ for one in kind.__mro__]
+
+
+# Names of the reference's serde module: what it imports for itself is not its own.
+SERDE_NAMES = sorted(
+    name
+    for name, thing in vars(pymemcache.serde).items()
+    if not name.startswith("_")
+    and not inspect.ismodule(thing)
+    and getattr(thing, "__module__", "pymemcache.serde") in ("pymemcache.serde", "functools")
+    and name != "partial"
+)
+
+
+def test_every_name_of_the_serde_module_is_there() -> None:
+    assert {"PickleSerde", "pickle_serde", "FLAG_TEXT", "python_memcache_serializer"} <= set(
+        SERDE_NAMES
+    )
+    for name in SERDE_NAMES:
+        ours, theirs = getattr(cymemcache.serde, name), getattr(pymemcache.serde, name)
+        if isinstance(theirs, int):
+            assert ours == theirs, name
+        elif inspect.isclass(theirs):
+            positional = [
+                one for one in parameters(ours).values() if one.kind is not one.KEYWORD_ONLY
+            ]
+            assert [one.name for one in positional] == list(parameters(theirs)), name
+            for method in ("serialize", "deserialize"):
+                if hasattr(theirs, method):
+                    mine = parameters(getattr(ours, method))
+                    assert list(mine) == list(parameters(getattr(theirs, method))), name
+        elif callable(theirs):
+            # Where the reference's parameter has a default, ours means the same.
+            assert [*parameters(ours)] == [*parameters(theirs)], name
+        else:
+            assert type(ours).__name__ == type(theirs).__name__, name
+
+
+def test_the_default_serde_arguments_mean_the_same() -> None:
+    ours, theirs = (
+        parameters(cymemcache.serde.CompressedSerde),
+        parameters(pymemcache.serde.CompressedSerde),
+    )
+    assert ours["min_compress_len"].default == theirs["min_compress_len"].default == 400
+    for kind in (cymemcache.serde.PickleSerde, pymemcache.serde.PickleSerde):
+        assert kind()._serialize_func.keywords["pickle_version"] == 5
+        assert kind(pickle_version=2)._serialize_func.keywords["pickle_version"] == 2
+
+
+@pytest.mark.parametrize(
+    "server",
+    [("host", 1), "host", "host:1", "[::1]", "[::1]:1", "unix:/a", "/a", ("::1", 11211)],
+    ids=repr,
+)
+def test_addresses_mean_the_same(server: Any) -> None:
+    theirs = pymemcache.client.base.normalize_server_spec(server)
+    assert normalize_server_spec(server) == theirs
+    assert type(Client(server).server) is type(theirs)
+
+
+# -- methods that tools wrap and replace -----------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def running() -> Iterator[EmbeddedServer]:
+    with EmbeddedServer(recording=True) as server:
+        yield server
+
+
+@pytest.fixture
+def server(running: EmbeddedServer) -> EmbeddedServer:
+    running.clear()
+    return running
+
+
+CALLS: dict[str, Callable[[Any], Any]] = {
+    "set": lambda client: client.set("key", b"1"),
+    "set_many": lambda client: client.set_many({"key": b"1"}),
+    "set_multi": lambda client: client.set_multi({"key": b"1"}),
+    "add": lambda client: client.add("key", b"1"),
+    "replace": lambda client: client.replace("key", b"1"),
+    "append": lambda client: client.append("key", b"1"),
+    "prepend": lambda client: client.prepend("key", b"1"),
+    "cas": lambda client: client.cas("key", b"1", 1),
+    "get": lambda client: client.get("key"),
+    "gets": lambda client: client.gets("key"),
+    "gat": lambda client: client.gat("key"),
+    "gats": lambda client: client.gats("key"),
+    "get_many": lambda client: client.get_many(["key"]),
+    "get_multi": lambda client: client.get_multi(["key"]),
+    "gets_many": lambda client: client.gets_many(["key"]),
+    "delete": lambda client: client.delete("key"),
+    "delete_many": lambda client: client.delete_many(["key"]),
+    "delete_multi": lambda client: client.delete_multi(["key"]),
+    "incr": lambda client: client.incr("key", 1),
+    "decr": lambda client: client.decr("key", 1),
+    "touch": lambda client: client.touch("key"),
+    "stats": lambda client: client.stats(),
+    "version": lambda client: client.version(),
+    "flush_all": lambda client: client.flush_all(),
+    "cache_memlimit": lambda client: client.cache_memlimit(64),
+    "raw_command": lambda client: client.raw_command("version"),
+    "quit": lambda client: client.quit(),
+    "shutdown": lambda client: client.shutdown(),
+    "close": lambda client: client.close(),
+    "disconnect_all": lambda client: client.disconnect_all(),
+    "check_key": lambda client: client.check_key("key", b""),
+}
+
+
+def test_the_calls_below_are_all_there_are() -> None:
+    assert CALLS.keys() >= set(METHODS)
+
+
+def test_no_public_method_calls_another_one(
+    server: EmbeddedServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    called: list[str] = []
+
+    def wrapped(name: str, original: Callable[..., Any]) -> Callable[..., Any]:
+        def method(self: Client, *args: Any, **kwargs: Any) -> Any:
+            called.append(name)
+            return original(self, *args, **kwargs)
+
+        return method
+
+    public = {name for name in dir(Client) if not name.startswith("_")}
+    for name in public:
+        if inspect.isfunction(original := getattr(Client, name)):
+            monkeypatch.setattr(Client, name, wrapped(name, original))
+    with Client(server.address, timeout=PATIENCE) as client:
+        client.set("key", b"1", noreply=False)
+        for name, call in CALLS.items():
+            called.clear()
+            try:
+                call(client)
+            except MemcacheClientError:
+                assert name in ("shutdown", "incr", "decr")
+            assert called == [name]
+        called.clear()
+        client["key"] = b"1"
+        assert client["key"] == b"1"
+        del client["key"]
+    assert called == []
+
+
+def test_methods_carry_no_trace_of_being_wrapped() -> None:
+    for name in CALLS:
+        method = getattr(Client, name)
+        assert inspect.isfunction(method), name
+        assert not hasattr(method, "__wrapped__"), name
+        assert inspect.unwrap(method) is method
+
+
+@pytest.mark.parametrize("name", CALLS)
+def test_a_replaced_class_attribute_takes_effect(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client = Client("localhost")  # where nobody needs to listen
+    monkeypatch.setattr(Client, name, lambda self, *args, **kwargs: (self, "replaced"))
+    assert CALLS[name](client) == (client, "replaced")
+
+
+def test_an_instance_can_be_patched() -> None:
+    client = Client("localhost")
+    with mock.patch.object(client, "get", return_value=b"patched") as get:
+        assert client.get("key", default=1) == b"patched"
+    get.assert_called_once_with("key", default=1)
+    assert "get" not in vars(client)
+
+
+def test_autospec_knows_the_signatures() -> None:
+    with mock.patch.object(Client, "get", autospec=True, return_value=b"spec") as get:
+        client = Client("localhost")
+        assert client.get("key", default=None) == b"spec"
+        get.assert_called_once_with(client, "key", default=None)
+        with pytest.raises(TypeError):
+            client.get()
+        with pytest.raises(TypeError):
+            client.get("key", nonsense=1)
+    double = mock.create_autospec(Client)("localhost")
+    double.set("key", b"value", expire=5, noreply=False)
+    with pytest.raises(TypeError):
+        double.set("key")
+    with pytest.raises(TypeError):
+        mock.create_autospec(Client)()
+    instance = mock.create_autospec(Client("localhost"), instance=True)
+    instance.get_many(["key"])
+    with pytest.raises(AttributeError):
+        instance.no_such_command()
+
+
+def test_a_subclass_can_override_and_call_up(server: EmbeddedServer) -> None:
+    class Tracing(Client):
+        def get(self, key: Any, default: Any = None) -> Any:
+            return ("traced", super().get(key, default))
+
+    with Tracing(server.address, timeout=PATIENCE) as client:
+        assert client.get("key", 5) == ("traced", 5)
+        assert isinstance(client, Commands)
+        assert repr(client).startswith("<Tracing ")
+
+
+def test_the_server_is_shown_to_tracers() -> None:
+    assert Client(("localhost", 11211)).server == ("localhost", 11211)
+    assert Client("localhost").server == ("localhost", 11211)
+    assert Client("unix:/run/memcached").server == "/run/memcached"
+
+
+# -- replies and errors ----------------------------------------------------------------------------
+
+
+def both(server: EmbeddedServer, **options: Any) -> tuple[Any, Any]:
+    options = {"timeout": PATIENCE, "default_noreply": False, **options}
+    return Client(server.address, **options), Reference(server.address, **options)
+
+
+ANSWERS: list[Callable[[Any], Any]] = [
+    lambda client: client.set("key", b"1"),
+    lambda client: client.add("key", b"1"),
+    lambda client: client.replace("none", b"1"),
+    lambda client: client.append("none", b"1"),
+    lambda client: client.prepend("key", b"1"),
+    lambda client: client.cas("none", b"1", 5),
+    lambda client: client.cas("key", b"1", b"999999999"),
+    lambda client: client.cas("key", b"1", "999999999", noreply=True),
+    lambda client: client.set("key", b"1", noreply=True),
+    lambda client: client.set_many({"key": b"1", "other": 2}),
+    lambda client: client.set_many({"key": b"1"}, noreply=True),
+    lambda client: client.set_many({}),
+    lambda client: client.get("key"),
+    lambda client: client.get("none"),
+    lambda client: client.get("none", 5),
+    lambda client: client.gets("none"),
+    lambda client: client.gets("none", 5, 6),
+    lambda client: client.gets("key")[0],
+    lambda client: type(client.gets("key")[1]),
+    lambda client: client.get_many(["key", "none"]),
+    lambda client: client.get_many([]),
+    lambda client: client.gets_many([]),
+    lambda client: client.delete("none"),
+    lambda client: client.delete("none", noreply=True),
+    lambda client: client.delete_many(["none", "other"]),
+    lambda client: client.delete_many([]),
+    lambda client: client.delete_multi(["none"], noreply=True),
+    lambda client: client.incr("none", 1),
+    lambda client: client.incr("key", 1),
+    lambda client: client.incr("key", 1, noreply=True),
+    lambda client: client.decr("key", 1),
+    lambda client: client.touch("key"),
+    lambda client: client.touch("none"),
+    lambda client: client.touch("none", noreply=True),
+    lambda client: client.flush_all(),
+    lambda client: client.flush_all(100),
+    lambda client: client.cache_memlimit(64),
+    lambda client: client.version(),
+    lambda client: client.raw_command("version"),
+    lambda client: client.raw_command(b"get none", b"END\r\n"),
+    lambda client: client.stats().keys(),
+    lambda client: [type(value) for value in client.stats().values()],
+    lambda client: client.stats("settings"),
+    lambda client: client.check_key("key", b"prefix:"),
+    lambda client: client.quit(),
+    lambda client: client.close(),
+]
+
+
+@pytest.mark.parametrize("number", range(len(ANSWERS)))
+def test_results_are_the_same(server: EmbeddedServer, number: int) -> None:
+    answers = []
+    for client in both(server):
+        server.clear()
+        client.set("key", b"10", noreply=False)
+        answer = ANSWERS[number](client)
+        answers.append((type(answer), answer))
+        client.close()
+    assert answers[0] == answers[1]
+
+
+FAILURES: list[Callable[[Any], Any]] = [
+    lambda client: client.get("a b"),
+    lambda client: client.get("a\0"),
+    lambda client: client.get("x" * 251),
+    lambda client: client.get("é"),
+    lambda client: client.set("key", "é"),
+    lambda client: client.set("key", b"1", expire="5"),
+    lambda client: client.set("key", b"1", expire=1.5),
+    lambda client: client.incr("key", "x"),
+    lambda client: client.cas("key", b"1", "x"),
+    lambda client: client.cas("key", b"1", None),
+    lambda client: client.flush_all("x"),
+    lambda client: client.incr("text", 1),
+    lambda client: client["none"],
+    lambda client: client.set("key", b"x" * (2 << 20)),
+]
+
+
+@pytest.mark.parametrize("number", range(len(FAILURES)))
+def test_errors_are_the_same(server: EmbeddedServer, number: int) -> None:
+    names = []
+    for client in both(server):
+        client.set("text", b"text", noreply=False)
+        with pytest.raises(Exception) as caught:  # noqa: PT011 - compared below
+            FAILURES[number](client)
+        names.append([kind.__name__ for kind in type(caught.value).__mro__])
+        client.close()
+    assert names[0] == names[1]
+
+
+def test_replies_of_the_server_raise_the_same_errors(server: EmbeddedServer) -> None:
+    replies = [b"CLIENT_ERROR no\r\n", b"SERVER_ERROR no\r\n", b"ERROR\r\n", b"nonsense\r\n"]
+    calls: list[Callable[[Any], Any]] = [
+        lambda client: client.get("key"),
+        lambda client: client.set("key", b"1"),
+        lambda client: client.incr("key", 1),
+        lambda client: client.get_many(["key", "other"]),
+        lambda client: client.delete("key"),
+    ]
+    for reply in replies:
+        for number, call in enumerate(calls):
+            if reply == b"nonsense\r\n" and number == 2:
+                continue  # there the reference raises ValueError
+            if reply == b"nonsense\r\n" and number == 4:
+                continue  # there the reference says False
+            names = []
+            for client in both(server):
+                server.inject(Answer(reply))
+                with pytest.raises(Exception) as caught:  # noqa: PT011 - compared below
+                    call(client)
+                names.append([kind.__name__ for kind in type(caught.value).__mro__])
+                client.close()
+            assert names[0] == names[1], (reply, number)
+
+
+def test_what_is_no_legal_reply_raises_an_error_of_ours(server: EmbeddedServer) -> None:
+    # Where the reference takes it for a miss, or raises ValueError.
+    with Client(server.address, timeout=PATIENCE) as client:
+        for call in (lambda: client.incr("key", 1), lambda: client.delete("key", noreply=False)):
+            server.inject(Answer(b"nonsense\r\n"))
+            with pytest.raises(MemcacheError):
+                call()
+
+
+def test_a_refused_connection_is_an_os_error_with_its_number() -> None:
+    with EmbeddedServer() as server:
+        address = server.address
+    caught = []
+    for kind in (Client, Reference):
+        with pytest.raises(OSError) as error:  # noqa: PT011 - compared below
+            kind(address, timeout=PATIENCE).get("key")
+        caught.append((type(error.value), error.value.errno))
+    assert caught[0] == caught[1]
+
+
+def test_the_same_bytes_are_sent(server: EmbeddedServer) -> None:
+    requests = []
+    for client in both(server, key_prefix=b"p:"):
+        server.clear()
+        for name, call in CALLS.items():
+            if name not in ("gat", "gats", "close", "disconnect_all", "raw_command"):
+                try:
+                    call(client)
+                except MemcacheClientError:
+                    pass
+                except pymemcache.exceptions.MemcacheError:
+                    pass
+        client.close()
+        requests.append([line for _, line in server.requests])
+    assert requests[0] == requests[1]
+
+
+def test_stats_without_arguments_is_one_word(server: EmbeddedServer) -> None:
+    with Client(server.address, timeout=PATIENCE) as client:
+        client.stats()
+        client.stats("items")
+    assert [line for _, line in server.requests] == [b"stats", b"stats items"]
+
+
+def test_an_old_style_deserializer_sees_the_flags_unchanged(server: EmbeddedServer) -> None:
+    seen = []
+    for client in both(
+        server,
+        serializer=lambda key, value: (value, 12345),
+        deserializer=lambda key, value, flags: (key, value, flags),
+    ):
+        client.set("key", b"value")
+        seen.append(client.get("key"))
+        client.close()
+    assert seen == [("key", b"value", 12345)] * 2
+
+
+def test_a_pickling_error_propagates(server: EmbeddedServer) -> None:
+    import pickle
+
+    class Unwilling:
+        def __reduce__(self) -> Any:
+            raise pickle.PicklingError("not me")
+
+    with Client(server.address, serde=cymemcache.serde.pickle_serde) as client:
+        with pytest.raises(pickle.PicklingError, match="not me"):
+            client.set("key", Unwilling())
+        assert client.get("key") is None
+
+
+# -- sockets ---------------------------------------------------------------------------------------
+
+
+class FakeSocket:
+    """The sockets of users' own tests: what they know, and no more."""
+
+    def __init__(self, *received: bytes | BaseException) -> None:
+        self.sent: list[bytes] = []
+        self.closed = False
+        self._received = list(received)
+
+    def sendall(self, data: bytes) -> None:
+        self.sent.append(bytes(data))
+
+    def recv(self, size: int) -> bytes:
+        data = self._received.pop(0)
+        if isinstance(data, BaseException):
+            raise data
+        return data
+
+    def close(self) -> None:
+        self.closed = True
+
+    def settimeout(self, timeout: float | None) -> None:
+        pass
+
+    def setsockopt(self, *options: Any) -> None:
+        pass
+
+    def connect(self, address: Any) -> None:
+        pass
+
+
+def test_an_assigned_socket_is_used_and_stays_the_same_object() -> None:
+    client = Client("localhost")
+    assert client.sock is None
+    sock = FakeSocket(b"STORED\r\n", b"VALUE key 0 5\r\nval", b"ue\r\nEND\r\n")
+    client.sock = sock
+    assert client.sock is sock
+    assert client.set("key", b"value", noreply=False) is True
+    assert client.get("key") == b"value"
+    assert client.sock is sock
+    assert sock.sent == [b"set key 0 0 5\r\nvalue\r\n", b"get key\r\n"]
+    client.close()
+    assert sock.closed
+    assert client.sock is None
+
+
+def test_assigning_another_socket_or_none_closes_the_first() -> None:
+    client = Client("localhost")
+    first, second = FakeSocket(), FakeSocket()
+    client.sock = first
+    client.sock = second
+    assert (first.closed, second.closed) == (True, False)
+    client.sock = None
+    assert second.closed
+    assert client.sock is None
+
+
+def test_a_socket_module_may_offer_very_little() -> None:
+    class Module:
+        AF_UNSPEC, SOCK_STREAM, IPPROTO_TCP, AF_INET = range(4)
+
+        def __init__(self) -> None:
+            self.sockets: list[FakeSocket] = []
+
+        def getaddrinfo(self, host: str, port: int, *rest: Any) -> list[Any]:
+            return [(self.AF_INET, self.SOCK_STREAM, self.IPPROTO_TCP, "", (host, port))]
+
+        def socket(self, family: int, kind: int, protocol: int = 0) -> FakeSocket:
+            self.sockets.append(FakeSocket(b"VERSION 1\r\n"))
+            return self.sockets[-1]
+
+    module = Module()
+    client = Client("localhost", socket_module=module, timeout=1)
+    assert client.version() == b"1"
+    assert client.sock is module.sockets[0]
+
+
+def test_an_exception_of_a_socket_comes_out_as_the_same_object() -> None:
+    for problem in (OSError("own"), ValueError("own"), KeyboardInterrupt()):
+        client = Client("localhost")
+        sock = client.sock = FakeSocket(problem)
+        with pytest.raises(type(problem)) as caught:
+            client.incr("key", 1)
+        assert caught.value is problem
+        assert sock.closed
+        assert client.sock is None
+
+
+def test_the_end_of_the_stream_in_a_raw_command_is_an_error_of_ours() -> None:
+    client = Client("localhost")
+    client.sock = FakeSocket(b"some of the rep", b"")
+    with pytest.raises(MemcacheError):
+        client.raw_command("get key", "END\r\n")
+    assert client.sock is None
