@@ -1,0 +1,55 @@
+"""Whatever interrupts a command, and wherever: no later one is answered with what belongs to it, no
+descriptor is leaked and no connection lost.  Each test has a thousand interruptions land at random
+moments within one command, in a process of its own (`interrupting.py`), and looks after each.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import subprocess
+import sys
+
+import pytest
+
+from wire import PATIENCE, Server
+
+TIMES = 1000
+
+
+def interrupted(server: Server, how: str, exchange: str, command: str) -> None:
+    seed = str(random.randrange(1 << 32))
+    print(f"seed {seed}")
+    address = "{}:{}".format(*server.address)
+    run = subprocess.run(
+        [sys.executable, "-m", "interrupting", address, how, exchange, command, str(TIMES), seed],
+        capture_output=True,
+        text=True,
+        timeout=3 * PATIENCE,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+    )
+    assert run.returncode == 0, run.stderr
+    outcome = json.loads(run.stdout)
+    assert outcome["wrong"] == "", run.stderr
+    assert outcome["landed"] >= TIMES
+
+
+@pytest.mark.parametrize("command", ["get", "get_many", "set_many", "incr"])
+@pytest.mark.parametrize("exchange", ["plain", "any"])
+def test_keyboard_interrupts(running_memcached: Server, exchange: str, command: str) -> None:
+    interrupted(running_memcached, "signal", exchange, command)
+
+
+@pytest.mark.parametrize("command", ["get", "get_many", "set_many", "incr"])
+@pytest.mark.parametrize("exchange", ["plain", "any"])
+def test_exceptions_raised_by_another_thread(
+    running_memcached: Server, exchange: str, command: str
+) -> None:
+    interrupted(running_memcached, "exception", exchange, command)
+
+
+@pytest.mark.parametrize("command", ["get", "get_many", "set_many", "incr"])
+@pytest.mark.parametrize("sockets", ["gevent", "patched"])
+def test_gevent_timeouts(running_memcached: Server, sockets: str, command: str) -> None:
+    interrupted(running_memcached, "gevent", sockets, command)
