@@ -1,0 +1,1 @@
+"""Benchmarks of memcached clients, side by side: ``python -m benchmarks``."""
