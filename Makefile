@@ -14,7 +14,7 @@ SOURCES := $(wildcard cext/*.pyx cext/*/*/*.pxd) setup.py pyproject.toml
 
 # Tests that run both twins by themselves, or build wheels of their own: one run is enough for them.
 RUN_ONCE := $(wildcard $(addprefix tests/,test_packaging.py test_parser.py test_requests.py \
-	test_rendezvous.py test_twins.py))
+	test_rendezvous.py test_twins.py typing))
 # Looked for under pyenv's versions first, then on PATH.
 PYENV := $(subst $() ,,$(addsuffix :,$(wildcard $(HOME)/.pyenv/versions/*/bin)))
 INTERPRETERS ?= python3.11 python3.12 python3.13 python3.14 python3.15
@@ -117,4 +117,6 @@ $(VENV)/.dev: $(VENV)/.base $(SOURCES)
 $(VENV)/.bench: $(VENV)/.base $(SOURCES)
 	@echo "Building the extension, installing it with the peers to measure into $(VENV)"
 	@$(INSTALL) '.[bench,demo]'
+	@$(PIP) install 'pylibmc>=1.6' || \
+	    echo "pylibmc cannot be built here (Debian: apt-get install libmemcached-dev); going on without it"
 	@touch $@ $(VENV)/.demo
