@@ -47,7 +47,9 @@ class Client(PlainCalls, Calls, SyncCommands):
     encoding: Any = ReadOnlyOption()
     tls_context: Any = ReadOnlyOption()
 
-    def __init__(self, server: Any, *args: Any, **given: Unpack[_options.ClientOptions]) -> None:
+    def __init__(
+        self, server: tuple[str, int] | str, *args: Any, **given: Unpack[_options.ClientOptions]
+    ) -> None:
         bound = _options.CLIENT.bind(type(self).__name__, args, dict(given))
         serde = bound["serde"]
         if serde is None:

@@ -1,0 +1,164 @@
+"""What type checkers make of the public names.  Read by mypy, never run; see `test_typing.py`.
+
+A line with ``type: ignore`` is one that has to be an error: mypy complains where it is none.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Iterable, Mapping
+from typing import Any, TypeAlias, assert_type
+
+from cymemcache import Client, KeepaliveOpts, MemcacheError, MemcacheServerError, serde
+from cymemcache.commands import Commands
+from cymemcache.options import ClientOptions
+from cymemcache.serde import Serde
+
+client = Client(("localhost", 11211))
+Client("localhost:11211", timeout=0.5, connect_timeout=1, key_prefix="prefix", encoding="utf-8")
+Client(server="unix:/run/memcached", socket_keepalive=KeepaliveOpts(idle=5))
+Client("localhost", serde=serde.pickle_serde, username="user", password=b"secret")
+Client("localhost", None, None, None, 1, 0.5)
+
+options: ClientOptions = {"timeout": 1, "default_noreply": False}
+Client("localhost", **options)
+
+Client()  # type: ignore[call-arg]
+Client(11211)  # type: ignore[arg-type]
+Client("localhost", time_out=1)  # type: ignore[call-arg]
+Client("localhost", timeout="1")  # type: ignore[arg-type]
+Client("localhost", ignore_exc=None)  # type: ignore[arg-type]
+Client("localhost", socket_keepalive=True)  # type: ignore[arg-type]
+KeepaliveOpts(idle="1")  # type: ignore[arg-type]
+
+# -- results ---------------------------------------------------------------------------------------
+
+assert_type(client.set("key", b"value", expire=5, noreply=False, flags=1), bool)
+assert_type(client.add(b"key", object()), bool)
+assert_type(client.replace("key", 1), bool)
+assert_type(client.append("key", "text"), bool)
+assert_type(client.prepend("key", "text"), bool)
+assert_type(client.cas("key", b"value", b"5"), bool | None)
+assert_type(client.delete("key"), bool)
+assert_type(client.delete_many(["key"]), bool)
+assert_type(client.touch("key", 5), bool)
+assert_type(client.incr("key", 5), int | None)
+assert_type(client.decr("key", 5, noreply=True), int | None)
+assert_type(client.version(), bytes)
+assert_type(client.raw_command("version"), bytes)
+assert_type(client.flush_all(), bool)
+assert_type(client.cache_memlimit(64), bool)
+assert_type(client.check_key("key"), bytes)
+client.quit()
+client.shutdown(graceful=True)
+client.close()
+
+# The serde decides what a value is.
+assert_type(client.get("key"), Any)
+assert_type(client.get("key", 5), Any)
+assert_type(client.gat("key", 5, default=b""), Any)
+assert_type(client["key"], Any)
+assert_type(client.gets("key"), tuple[Any, Any])
+assert_type(client.gats("key", 5), tuple[Any, Any])
+assert_type(client.stats("items"), dict[Any, Any])
+
+# Keys come back as they were given.
+mixed: list[str | bytes] = ["a", b"b"]
+text: Iterable[str] = ("a", "b")
+table: Mapping[bytes, int] = {b"a": 1}
+assert_type(client.get_many(text), dict[str, Any])
+assert_type(client.get_many(table), dict[bytes, Any])
+assert_type(client.get_many(mixed), dict[str | bytes, Any])
+assert_type(client.get_multi(iter(text)), dict[str, Any])
+assert_type(client.gets_many(text), dict[str, tuple[Any, bytes]])
+assert_type(client.gets_multi(table.keys()), dict[bytes, tuple[Any, bytes]])
+assert_type(client.set_many({"a": 1}), list[Any])
+assert_type(client.set_multi(table, 5), list[Any])
+
+client.get(5)  # type: ignore[arg-type]
+client.get_many(5)  # type: ignore[call-overload]
+client.set("key")  # type: ignore[call-arg]
+client.set("key", 1, expire="5")  # type: ignore[arg-type]
+client.set("key", 1, exptime=5)  # type: ignore[call-arg]
+client.set_many(["key"])  # type: ignore[arg-type]
+client.incr("key", 1.5)  # type: ignore[arg-type]
+client.cas("key", 1, None)  # type: ignore[arg-type]
+client.stats(1.5)  # type: ignore[arg-type]
+client.no_such_command()  # type: ignore[attr-defined]
+
+# -- the client itself -----------------------------------------------------------------------------
+
+assert_type(client.server, tuple[str, int] | str)
+assert_type(client.ignore_exc, bool)
+assert_type(client.noreply_errors, int)
+client.noreply_errors = 5  # type: ignore[misc]
+
+
+class Mine(Client):
+    """A subclass stays itself."""
+
+
+with Client("localhost") as entered, Mine("localhost") as mine:
+    assert_type(entered, Client)
+    assert_type(mine, Mine)
+    assert_type(mine.get_many(text), dict[str, Any])
+
+try:
+    client.get("key")
+except MemcacheServerError as error:
+    base: MemcacheError = error
+
+
+# -- serdes ----------------------------------------------------------------------------------------
+
+
+class Own:
+    """A serde of the user's."""
+
+    def serialize(self, key: Any, value: Any) -> tuple[bytes, int]:
+        return bytes(value), 0
+
+    def deserialize(self, key: Any, value: bytes, flags: int) -> Any:
+        return value
+
+
+class Half:
+    """No serde: it cannot deserialize."""
+
+    def serialize(self, key: Any, value: Any) -> tuple[bytes, int]:
+        return bytes(value), 0
+
+
+serdes: list[Serde] = [
+    Own(),
+    serde.PickleSerde(on_error="raise"),
+    serde.JSONSerde(),
+    serde.CompressedSerde(serde=Own(), max_decompressed_size=1000),
+    serde.LegacyWrappingSerde(None, None),
+]
+half: Serde = Half()  # type: ignore[assignment]
+serde.PickleSerde(on_error="ignore")  # type: ignore[arg-type]
+
+# -- the commands of a client whose hooks give awaitables ------------------------------------------
+
+Awaiting: TypeAlias = Commands[
+    Awaitable[Any],
+    Awaitable[bool],
+    Awaitable[bool | None],
+    Awaitable[int | None],
+    Awaitable[list[Any]],
+    Awaitable[dict[Any, Any]],
+    Awaitable[tuple[Any, Any]],
+    Awaitable[bytes],
+    Awaitable[None],
+]
+
+
+async def await_them(commands: Awaiting) -> None:
+    """The same methods, the same signatures."""
+    assert_type(await commands.set("key", 1), bool)
+    assert_type(await commands.cas("key", 1, 5), bool | None)
+    assert_type(await commands.incr("key", 1), int | None)
+    assert_type(await commands.get_many(["key"]), dict[Any, Any])
+    assert_type(await commands.gets_many(["key"]), dict[Any, Any])
+    assert_type(await commands.version(), bytes)
+    commands.set("key")  # type: ignore[call-arg]
