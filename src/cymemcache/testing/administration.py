@@ -155,6 +155,8 @@ def _lru_crawler(service: Service, words: list[bytes]) -> bytes:
     classes = _slab_classes(words[2])
     if classes is None:
         return _BAD_CLASS
+    if not classes:
+        return b"NOTSTARTED no items to crawl\r\n"
     if what == b"crawl":
         return _OK
     return reports.dump(service, classes, meta=what == b"metadump")
@@ -166,7 +168,7 @@ def _slab_classes(text: bytes) -> set[int] | None:
         return set(range(_CLASSES))
     numbers = [unsigned32(word) for word in text.split(b",") if word]
     classes = {number for number in numbers if number is not None}
-    if not numbers or None in numbers or not all(0 < id < _CLASSES for id in classes):
+    if None in numbers or not all(0 < id < _CLASSES for id in classes):
         return None
     return classes
 

@@ -219,7 +219,13 @@ class Session:
         ):
             self._say(b"ERROR")
             return
-        if verb == b"lru_crawler" and words[1:2] == [b"metadump"] and self.output:
+        if (
+            verb == b"lru_crawler"
+            and words[1:2] == [b"metadump"]
+            and len(words) == 3
+            and service.crawler_enabled
+            and self.output
+        ):
             self._say(b"ERROR cannot pipeline other commands before metadump")
             return
         reply = command.answer(service, words)

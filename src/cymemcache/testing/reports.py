@@ -259,15 +259,14 @@ def sizes(cache: Cache) -> bytes:
     """``stats sizes``: how many items there are of each size, in steps of 32 bytes."""
     first = cache.sizes_from
     if first is None:
-        return sizes_status(cache)
+        return sizes_status(cache) + b"END\r\n"
     counts = Counter(-(-item.size // 32) * 32 for item in cache if item.cas >= first)
     return _stat_lines((str(size), count) for size, count in sorted(counts.items()))
 
 
 def sizes_status(cache: Cache) -> bytes:
-    """``stats sizes_enable`` and ``stats sizes_disable``."""
-    status = "disabled" if cache.sizes_from is None else "enabled"
-    return _stat_lines([("sizes_status", status)])
+    """``stats sizes_enable`` and ``stats sizes_disable``: one line, and no END."""
+    return b"STAT sizes_status %b\r\n" % (b"disabled" if cache.sizes_from is None else b"enabled")
 
 
 def connections(service: Service) -> bytes:
