@@ -7,7 +7,7 @@ idle connection, another kind of socket, a connection that went stale, any excep
 is not final.  It must never do anything in another way than they do.
 """
 
-from cpython.dict cimport PyDict_Contains, PyDict_GetItem, PyDict_SetItem, PyDict_Size
+from cpython.dict cimport PyDict_Contains, PyDict_SetItem, PyDict_Size
 from cpython.object cimport PyObject_Size
 
 import threading
