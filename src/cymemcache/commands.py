@@ -229,7 +229,7 @@ class Commands(_Results[AnyR, BoolR, CasR, IntR, KeysR, DictR, PairR, BytesR, No
 
         Returns the list of keys that were not stored, empty where all were (and always with
         `noreply`).  Where the server refuses items with an error, the others are stored all the
-        same and the first error is raised.
+        same and the first error is raised; with `ignore_exc` their keys are returned instead.
         """
         if noreply is None:
             noreply = self.default_noreply
@@ -265,7 +265,10 @@ class Commands(_Results[AnyR, BoolR, CasR, IntR, KeysR, DictR, PairR, BytesR, No
     # -- retrieval commands ------------------------------------------------------------------------
 
     def get(self, key: Key, default: Any = None) -> AnyR:
-        """The value under `key`, `default` on a miss (protocol.txt, "Retrieval command")."""
+        """The value under `key`, `default` on a miss (protocol.txt, "Retrieval command").
+
+        It is bytes, unless there is a serde that makes something else of them.
+        """
         return self._call(GET, self._requests.get(key), key, default)
 
     def gets(self, key: Key, default: Any = None, cas_default: Any = None) -> PairR:
@@ -278,7 +281,7 @@ class Commands(_Results[AnyR, BoolR, CasR, IntR, KeysR, DictR, PairR, BytesR, No
     def gat(self, key: Key, expire: int = 0, default: Any = None) -> AnyR:
         """Get and touch: the value under `key`, whose expiry becomes `expire`; `default` on a miss.
 
-        See protocol.txt, "Retrieval command".
+        See protocol.txt, "Get And Touch".
         """
         return self._call(GET, self._requests.gat(key, expire), key, default)
 
@@ -287,7 +290,7 @@ class Commands(_Results[AnyR, BoolR, CasR, IntR, KeysR, DictR, PairR, BytesR, No
     ) -> PairR:
         """Like `gat`, with the cas token (bytes): ``(value, cas)``.
 
-        ``(default, cas_default)`` on a miss.  See protocol.txt, "Retrieval command".
+        ``(default, cas_default)`` on a miss.  See protocol.txt, "Get And Touch".
         """
         return self._call(GETS, self._requests.gats(key, expire), key, (default, cas_default))
 
@@ -300,7 +303,8 @@ class Commands(_Results[AnyR, BoolR, CasR, IntR, KeysR, DictR, PairR, BytesR, No
     def get_many(self, keys: Iterable[Any]) -> Any:
         """The values under `keys`, as a dict from the keys given; misses are left out.
 
-        One round trip for any number of keys.  See protocol.txt, "Retrieval command".
+        One round trip for any number of keys, none for none.  See protocol.txt, "Retrieval
+        command".
         """
         keys = _listed(keys)
         if not keys:
@@ -316,7 +320,10 @@ class Commands(_Results[AnyR, BoolR, CasR, IntR, KeysR, DictR, PairR, BytesR, No
     def gets_many(self, keys: Iterable[Any]) -> DictR: ...
 
     def gets_many(self, keys: Iterable[Any]) -> Any:
-        """Like `get_many`, with cas tokens: ``{key: (value, cas)}``; misses are left out."""
+        """Like `get_many`, with cas tokens (bytes): ``{key: (value, cas)}``; misses are left out.
+
+        See protocol.txt, "Retrieval command".
+        """
         keys = _listed(keys)
         if not keys:
             return self._done({})
@@ -327,7 +334,10 @@ class Commands(_Results[AnyR, BoolR, CasR, IntR, KeysR, DictR, PairR, BytesR, No
     # -- deletion, arithmetic, touch ---------------------------------------------------------------
 
     def delete(self, key: Key, noreply: bool | None = None) -> BoolR:
-        """Delete the item under `key` (protocol.txt, "Deletion").  False on a miss."""
+        """Delete the item under `key` (protocol.txt, "Deletion").
+
+        Returns True, False on a miss.
+        """
         if noreply is None:
             noreply = self.default_noreply
         request = self._requests.delete(key, noreply)
@@ -369,7 +379,10 @@ class Commands(_Results[AnyR, BoolR, CasR, IntR, KeysR, DictR, PairR, BytesR, No
         return self._send(request, 1, None) if noreply else self._call(ARITHMETIC, request)
 
     def touch(self, key: Key, expire: int = 0, noreply: bool | None = None) -> BoolR:
-        """Give the item under `key` a new expiry (protocol.txt, "Touch").  False on a miss."""
+        """Give the item under `key` a new expiry (protocol.txt, "Touch").
+
+        Returns True, False on a miss.
+        """
         if noreply is None:
             noreply = self.default_noreply
         request = self._requests.touch(key, expire, noreply)
@@ -391,28 +404,33 @@ class Commands(_Results[AnyR, BoolR, CasR, IntR, KeysR, DictR, PairR, BytesR, No
         return self._call(STATS, request, None, None, convert_stats)
 
     def version(self) -> BytesR:
-        """The server's version, as bytes (protocol.txt, "version")."""
+        """The server's version, as bytes, such as b"1.6.18" (protocol.txt, "Other commands")."""
         return self._call(VERSION, self._requests.version())
 
     def flush_all(self, delay: int = 0, noreply: bool | None = None) -> BoolR:
-        """Make all items expire, in `delay` seconds (protocol.txt, "flush_all").  Returns True."""
+        """Make all items expire, in `delay` seconds (protocol.txt, "Other commands").
+
+        Returns True.
+        """
         if noreply is None:
             noreply = self.default_noreply
         request = self._requests.flush_all(delay, noreply)
         return self._send(request, 1, True) if noreply else self._call(OK, request)
 
     def cache_memlimit(self, memlimit: int) -> BoolR:
-        """Limit the server's memory to `memlimit` megabytes (protocol.txt, "cache_memlimit").
+        """Limit the server's memory to `memlimit` megabytes (protocol.txt, "Other commands").
 
-        Returns True.
+        Returns True.  `MemcacheServerError` where the server refuses, as it does below 8.
         """
         return self._call(OK, self._requests.cache_memlimit(memlimit))
 
     def raw_command(self, command: str | bytes, end_tokens: str | bytes = "\r\n") -> BytesR:
         """Send `command`, and return what comes before the first `end_tokens`, as bytes.
 
-        Nothing in `command` is checked.  Unless the command is one whose reply is known to be one
-        line, its connection is closed afterwards: what else comes belongs to no other command.
+        Nothing in `command` is checked; its line end is added.  A reply that is an error line
+        raises that error, whatever `end_tokens` are.  Unless the command is one whose reply is
+        known to be one line, its connection is closed afterwards: what else comes belongs to no
+        other command.
         """
         request = self._requests.raw(command)
         token = end_tokens.encode() if isinstance(end_tokens, str) else end_tokens
@@ -423,15 +441,15 @@ class Commands(_Results[AnyR, BoolR, CasR, IntR, KeysR, DictR, PairR, BytesR, No
         return self._call_raw(request, token)
 
     def quit(self) -> NoneR:
-        """Tell the server that we leave, and close (protocol.txt, "quit").
+        """Tell the server that we leave, and close (protocol.txt, "Other commands").
 
         The next command connects anew.
         """
         return self._leave(self._requests.quit(), False)
 
     def shutdown(self, graceful: bool = False) -> NoneR:
-        """Ask the server to stop (protocol.txt, "shutdown"); `graceful` lets it finish first.
+        """Ask the server to stop; `graceful` lets it finish first (protocol.txt, "Other commands").
 
-        `MemcacheClientError` where the server was not started with ``--enable-shutdown``.
+        `MemcacheUnknownCommandError` where the server was not started with ``--enable-shutdown``.
         """
         return self._leave(self._requests.shutdown(graceful), True)

@@ -332,8 +332,18 @@ CLIENT = OptionSet(
             _serde,
             "object with serialize(key, value) -> (data, flags) and deserialize(key, data, flags).",
         ),
-        Option("serializer", None, _function, "serialize function, where there is no serde."),
-        Option("deserializer", None, _function, "deserialize function, where there is no serde."),
+        Option(
+            "serializer",
+            None,
+            _function,
+            "function (key, value) -> (data, flags), where there is no serde.",
+        ),
+        Option(
+            "deserializer",
+            None,
+            _function,
+            "function (key, data, flags) -> value, where there is no serde.",
+        ),
         Option(
             "connect_timeout",
             None,
@@ -357,7 +367,9 @@ CLIENT = OptionSet(
             "what noreply=None means (cas, incr and decr ask for a reply in any case).",
         ),
         Option("allow_unicode_keys", False, _flag, "encode str keys as UTF-8, not only ASCII."),
-        Option("encoding", "ascii", _encoding, "of str values, where no serde is given."),
+        Option(
+            "encoding", "ascii", _encoding, "of text to be stored that no serde has made bytes of."
+        ),
         Option("tls_context", None, _tls_context, "ssl.SSLContext to speak TLS with."),
         Option("username", None, _credential, "for memcached's ASCII authentication (-Y)."),
         Option("password", None, _credential, "for memcached's ASCII authentication (-Y)."),
