@@ -119,15 +119,6 @@ def within_the_client(traceback: TracebackType | None) -> bool:
     return False
 
 
-def usual_seconds(command: Callable[[], None]) -> float:
-    times = []
-    for _ in range(100):
-        began = time.perf_counter()
-        command()
-        times.append(time.perf_counter() - began)
-    return sorted(times)[len(times) // 2]
-
-
 def by_signals(subject: Subject, command: Callable[[], None], times: int) -> int:
     """KeyboardInterrupt, from a timer of the kernel's."""
     rung = False
@@ -138,20 +129,22 @@ def by_signals(subject: Subject, command: Callable[[], None], times: int) -> int
         raise KeyboardInterrupt
 
     signal.signal(signal.SIGALRM, ring)
-    seconds = usual_seconds(command)
+    span = 1e-3  # seconds within which it comes; finds by itself how long a command takes
     landed = 0
     for _ in range(times * ROUNDS_MOST):
         if landed == times:
             break
         try:
-            rung = False
-            signal.setitimer(signal.ITIMER_REAL, subject.choice.uniform(1e-6, 1.2 * seconds))
+            rung = done = False
+            signal.setitimer(signal.ITIMER_REAL, 1e-6 + subject.choice.random() * span)
             command()
+            done = True
             # None may come later.  (One can be lost: a finalizer's exceptions are ignored.)
             while not rung:
                 pass
         except KeyboardInterrupt as error:
             landed += within_the_client(error.__traceback__)
+        span = span * 0.9 if done else min(span * 1.1, 0.01)
         subject.look()
     return landed
 

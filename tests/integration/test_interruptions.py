@@ -1,6 +1,7 @@
 """Whatever interrupts a command, and wherever: no later one is answered with what belongs to it, no
 descriptor is leaked and no connection lost.  Each test has a thousand interruptions land at random
-moments within one command, in a process of its own (`interrupting.py`), and looks after each.
+moments within one command, in a process of its own (`interrupting.py`), and looks after each.  The
+embedded server is the slower one, so that there is a middle for signals and timeouts to land in.
 """
 
 from __future__ import annotations
@@ -37,8 +38,8 @@ def interrupted(server: Server, how: str, exchange: str, command: str) -> None:
 
 @pytest.mark.parametrize("command", ["get", "get_many", "set_many", "incr"])
 @pytest.mark.parametrize("exchange", ["plain", "any"])
-def test_keyboard_interrupts(running_memcached: Server, exchange: str, command: str) -> None:
-    interrupted(running_memcached, "signal", exchange, command)
+def test_keyboard_interrupts(running_embedded: Server, exchange: str, command: str) -> None:
+    interrupted(running_embedded, "signal", exchange, command)
 
 
 @pytest.mark.parametrize("command", ["get", "get_many", "set_many", "incr"])
@@ -51,5 +52,5 @@ def test_exceptions_raised_by_another_thread(
 
 @pytest.mark.parametrize("command", ["get", "get_many", "set_many", "incr"])
 @pytest.mark.parametrize("sockets", ["gevent", "patched"])
-def test_gevent_timeouts(running_memcached: Server, sockets: str, command: str) -> None:
-    interrupted(running_memcached, "gevent", sockets, command)
+def test_gevent_timeouts(running_embedded: Server, sockets: str, command: str) -> None:
+    interrupted(running_embedded, "gevent", sockets, command)
