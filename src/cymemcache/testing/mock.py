@@ -13,7 +13,6 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from .. import options as _options
 from ..client import Client
 from .protocol import Session
 from .service import Service
@@ -21,13 +20,22 @@ from .store import Cache
 
 _VERSION = "MockMemcacheClient"
 
+# The options in the order in which pymemcache's mock takes them; it has fewer than the client.
+_POSITIONAL = (
+    *("serde", "serializer", "deserializer", "connect_timeout", "timeout", "no_delay"),
+    *("ignore_exc", "socket_module", "default_noreply", "allow_unicode_keys", "encoding"),
+    "tls_context",
+)
+_UNUSED = ("socket_module", "socket_keepalive", "tls_context", "username", "password")
+
 
 class MockMemcacheClient(Client):
     """A `Client` that keeps its items in memory, where no other client sees them.
 
-    It takes the options of `Client`; those about the network, `server` among them, are accepted
-    and not used.  `clock` is a function that gives UNIX time, by which items expire (`time.time`,
-    looked up at each use, so that tests may replace it).
+    It takes the options of `Client` by name, and those that `pymemcache.test.utils` has for its
+    mock by position too.  Nothing is done with `server`, nor with the options about the network.
+    `clock` is a function that gives UNIX time, by which items expire (`time.time`, looked up at
+    each use, so that tests may replace it; see `ManualClock`).
     """
 
     def __init__(
@@ -37,12 +45,18 @@ class MockMemcacheClient(Client):
         clock: Callable[[], float] | None = None,
         **given: Any,
     ) -> None:
+        name = type(self).__name__
+        if len(args) > len(_POSITIONAL):
+            raise TypeError(f"{name}() takes at most {len(_POSITIONAL) + 1} positional arguments")
+        for option, value in zip(_POSITIONAL, args, strict=False):
+            if option in given:
+                raise TypeError(f"{name}() got multiple values for argument {option!r}")
+            given[option] = value
+        for option in _UNUSED:
+            given.pop(option, None)
         self._memory = _Memory(clock or _now)
-        options = _options.CLIENT.bind(type(self).__name__, args, given)
-        options["socket_module"] = self._memory
-        for name in ("tls_context", "username", "password"):
-            options[name] = None
-        super().__init__("localhost" if server is None else server, **options)
+        given["socket_module"] = self._memory
+        super().__init__("localhost" if server is None else server, **given)
 
     def clear(self) -> None:
         """Remove all items."""
