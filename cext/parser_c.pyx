@@ -205,6 +205,10 @@ cdef class _Target:
     def __dealloc__(self):
         Py_XDECREF_raw(self.value)
 
+    def __len__(self):
+        # asyncio asks for the size of what it receives into.
+        return self.capacity - self.filled
+
     def __getbuffer__(self, Py_buffer *view, int flags):
         if self.value == NULL or self.filled >= self.capacity:
             raise BufferError("no room")
@@ -343,6 +347,10 @@ cdef class ReplyParser(ReplyStream):
         PyMem_Free(self.answered)
 
     # -- bytes in ------------------------------------------------------------------------------
+
+    def __len__(self):
+        # As a buffer, which is what `get_buffer` gives it as: asyncio asks for its size.
+        return self.capacity - self.end
 
     def __getbuffer__(self, Py_buffer *view, int flags):
         if self.buffer == NULL or self.end >= self.capacity:
