@@ -225,9 +225,6 @@ def test_threads_may_share_it(client: MockMemcacheClient) -> None:
 def test_the_constructor_takes_what_pymemcaches_takes() -> None:
     parameters = inspect.signature(Reference).parameters
     defaults = {name: parameter.default for name, parameter in parameters.items()}
-        name: parameter.default
-        for name, parameter in inspect.signature(Reference).parameters.items()
-    }
     assert len(defaults) == 13
 
     for client in (MockMemcacheClient(**defaults), MockMemcacheClient(*defaults.values())):

@@ -56,8 +56,10 @@ class Server:
                     for chunk in chunks:
                         sock.sendall(chunk)
                     sock.shutdown(socket.SHUT_WR)
-                except ConnectionError:
-                    pass  # the server has closed the connection
+                except TimeoutError:
+                    raise
+                except OSError:
+                    pass  # the server has closed the connection (shutdown: ENOTCONN)
 
             sender = threading.Thread(target=send)
             sender.start()
