@@ -24,7 +24,15 @@ from cymemcache import (
     serde,
 )
 from cymemcache.core import replies
-from cymemcache.testing import EmbeddedServer, MemcachedProcess
+from cymemcache.testing import (
+    Answer,
+    Close,
+    Cut,
+    EmbeddedServer,
+    Fault,
+    Hang,
+    MemcachedProcess,
+)
 from wire import MEBIBYTE, PATIENCE, Server, block
 
 NOREPLY = pytest.mark.parametrize("noreply", [False, True, None])
@@ -936,6 +944,62 @@ def test_with_ignore_exc_a_fetch_without_a_server_is_a_miss(nowhere: tuple[str, 
     ):
         with pytest.raises(ConnectionRefusedError):
             call()
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        Answer(b"SERVER_ERROR busy\r\n"),
+        Answer(b"CLIENT_ERROR no\r\n"),
+        Answer(b"ERROR\r\n"),
+        Answer(b"nonsense\r\n"),
+        Answer(b"VALUE other 0 1\r\n1\r\nEND\r\n"),
+        Cut(3),
+        Close(reset=True),
+        Hang(),
+    ],
+    ids=repr,
+)
+def test_with_ignore_exc_whatever_befalls_a_fetch_is_a_miss(fault: Fault) -> None:
+    with EmbeddedServer() as server:
+        client = Client(server.address, ignore_exc=True, timeout=0.1)
+        other = Client(server.address, timeout=PATIENCE)
+        other.set_many({"a": b"1", "b": b"2"}, noreply=False)
+        fetches: list[tuple[Callable[[], Any], Any, Any]] = [
+            (lambda: client.get("a", "miss"), "miss", b"1"),
+            (lambda: client.gets("a")[0], None, b"1"),
+            (lambda: client.get_many(["a", "b"]), {}, {"a": b"1", "b": b"2"}),
+            (lambda: client.gets_many(["a", "b"]).keys(), set(), {"a", "b"}),
+        ]
+        for fetch, miss, hit in fetches:
+            with server.inject(fault, times=None):  # a lost connection is tried twice
+                assert fetch() == miss
+            client.close()
+            client = Client(server.address, ignore_exc=True, timeout=PATIENCE)
+            assert fetch() == hit
+            client.close()
+            client = Client(server.address, ignore_exc=True, timeout=0.1)
+        client.close()
+        other.close()
+
+
+def test_ignore_exc_is_about_exceptions_and_not_about_interruptions() -> None:
+    class Interrupted:
+        def sendall(self, data: bytes) -> None:
+            raise KeyboardInterrupt
+
+        def settimeout(self, timeout: float | None) -> None:
+            pass
+
+        def close(self) -> None:
+            pass
+
+    client = Client("localhost", ignore_exc=True)
+    for fetch in (client.get, client.gets, lambda key: client.get_many([key])):
+        client.sock = Interrupted()
+        with pytest.raises(KeyboardInterrupt):
+            fetch("key")
+        assert client.sock is None
 
 
 def test_with_ignore_exc_a_refused_stats_is_empty(connect: Callable[..., Client]) -> None:

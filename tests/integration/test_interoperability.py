@@ -4,6 +4,7 @@ reads, and both put the same bytes and flags on the server.
 
 from __future__ import annotations
 
+import random
 import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -47,6 +48,7 @@ VALUES: list[Any] = [
     Text("subclass"),
     Point(1, 2),
     b"x" * 5000,
+    random.Random(1).randbytes(5000),  # which no compression makes smaller
     "text " * 5000,
     list(range(1000)),
 ]
