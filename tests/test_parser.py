@@ -41,6 +41,8 @@ def comparable(result: Any) -> Any:
         return "partial", result.result, comparable(result.error)
     if isinstance(result, dict):
         return "dict", [(type(key), key, value) for key, value in result.items()]
+    if isinstance(result, list):  # of a barrier's errors, or of keys or lines
+        return "list", [comparable(one) for one in result]
     return type(result), result
 
 
