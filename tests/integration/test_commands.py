@@ -414,8 +414,11 @@ def test_stats_settings(client: Client) -> None:
 
 def test_stats_of_items_slabs_and_conns(client: Client) -> None:
     client.set("key", b"value", noreply=False)
-    assert client.stats("items")[b"items:1:number"] == 1
-    assert client.stats(b"slabs")[b"1:used_chunks"] == 1
+    # Flushed items of other tests count until the server comes across them.
+    number = client.stats("items")[b"items:1:number"]
+    assert type(number) is int
+    assert number >= 1
+    assert client.stats(b"slabs")[b"1:used_chunks"] >= 1
     conns = client.stats("conns")
     assert any(name.endswith(b":state") for name in conns)
 
@@ -436,6 +439,7 @@ def test_stats_reset_reports_nothing(client: Client) -> None:
 
 
 def test_stats_detail_counts_by_prefix(client: Client) -> None:
+    client.stats("reset")  # what other tests have counted
     assert client.stats("detail", "on") == {}
     try:
         client.set("prefix:key", b"value", noreply=False)
