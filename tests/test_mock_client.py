@@ -241,7 +241,7 @@ def test_positions_are_those_of_pymemcaches() -> None:
         "connect_timeout": 1.5,
         "timeout": 2.5,
         "no_delay": True,
-        "ignore_exc": True,
+        "ignore_exc": False,
         "socket_module": object(),
         "default_noreply": False,
         "allow_unicode_keys": True,
@@ -250,7 +250,9 @@ def test_positions_are_those_of_pymemcaches() -> None:
     }
     assert list(given) == list(inspect.signature(Reference).parameters)
     client = MockMemcacheClient(*given.values())
+    client.set("k", [1])
 
+    assert client.get("k") == [1]
     for name in ("server", "serde", "connect_timeout", "timeout", "no_delay", "ignore_exc"):
         assert getattr(client, name) == given[name]
     for name in ("default_noreply", "allow_unicode_keys", "encoding"):
