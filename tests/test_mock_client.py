@@ -10,7 +10,9 @@ import inspect
 import pickle
 import socket
 import ssl
+import sys
 import threading
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -207,7 +209,16 @@ def test_it_may_be_used_as_a_mapping(client: MockMemcacheClient) -> None:
         client["k"]
 
 
-def test_threads_may_share_it(client: MockMemcacheClient) -> None:
+@pytest.fixture
+def often() -> Iterator[None]:
+    """Threads take turns as often as they can."""
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    yield
+    sys.setswitchinterval(interval)
+
+
+def test_threads_may_share_it(client: MockMemcacheClient, often: None) -> None:
     client.set("n", "0")
 
     def count() -> None:
