@@ -13,10 +13,13 @@ and the connection closes.
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
 from cpython.mem cimport PyMem_Calloc, PyMem_Free
 from cpython.exc cimport PyErr_CheckSignals, PyErr_SetFromErrno
+from cpython.object cimport PyObject
 from libc cimport errno as c_errno
 from libc.errno cimport EAGAIN, EINTR, errno
 from libc.stdint cimport int64_t
 from posix.time cimport CLOCK_MONOTONIC, clock_gettime, timespec
+
+import _socket
 
 from cymemcache.core.parser_c cimport ReplyStream
 
@@ -92,6 +95,23 @@ def fork_count():
     return cymc_forks
 
 
+# Where the object of a plain socket keeps its descriptor.  CPython tells nobody, so it is tried out
+# on a socket; if it ever moves, fileno() is asked, which takes longer.
+cdef struct PlainSocket:
+    PyObject head
+    int descriptor
+
+_probe = _socket.socket(_socket.AF_INET, _socket.SOCK_STREAM)
+cdef bint is_as_expected = (<PlainSocket *><PyObject *>_probe).descriptor == _probe.fileno()
+_probe.close()
+
+
+cdef inline int descriptor_of(object sock) except -2:
+    if is_as_expected:
+        return (<PlainSocket *><PyObject *>sock).descriptor
+    return sock.fileno()
+
+
 cdef int polled(pollfd *sockets, unsigned long count, int64_t left) except -1:
     """How many of `sockets` are ready within `left` nanoseconds (-1: any time).
 
@@ -132,6 +152,7 @@ cdef class PlainExchange:
 
     def close(self):
         """Close the descriptor.  What was sent before still reaches the server."""
+        self.unacknowledged = 0
         try:
             self.sock.close()
         except Exception:  # nothing that a caller could do about it
@@ -139,9 +160,10 @@ cdef class PlainExchange:
 
     def discard(self):
         """Close after a failure: noreply commands not acknowledged may be lost."""
+        cdef Py_ssize_t lost = self.unacknowledged
         self.close()
-        if self.unacknowledged and self.forks == cymc_forks:
-            self.record.report_lost(self.unacknowledged)
+        if lost and self.forks == cymc_forks:
+            self.record.report_lost(lost)
 
     def release(self):
         """Leave the socket to another exchange; this one is of no use any more."""
@@ -150,8 +172,11 @@ cdef class PlainExchange:
 
     def __del__(self):
         # An interruption can lose a connection between two statements of its holder.
+        cdef Py_ssize_t lost = self.unacknowledged
         if self.sock is not None:
             self.close()
+            if lost and self.forks == cymc_forks:
+                self.record.count_lost(lost)
 
     @property
     def used_at_seconds(self):
@@ -225,17 +250,31 @@ cdef class PlainExchange:
         cdef Py_ssize_t sent
         if self.is_stale(now):
             return STALE
-        self.unacknowledged += commands
+        self.open(request, commands)
         sent = self.send_some(request, 0)
         if sent == PyBytes_GET_SIZE(request):
             return True
         self.go_on(request, sent, False, request, NOREPLY, None, None)
         return self.rest(now, False)
 
+    cdef int open(self, bytes request, Py_ssize_t commands) except -1:
+        """`commands` more whose fate is not known."""
+        cdef char first
+        self.unacknowledged += commands
+        if commands > 0 and PyBytes_GET_SIZE(request) > 0:
+            # set, add, append, replace, prepend, cas: no other has a value that can be executed.
+            first = PyBytes_AS_STRING(request)[0]
+            if first in (c"s", c"a", c"r", c"p", c"c"):
+                self.storing = True
+        return 0
+
     cdef bint is_stale(self, int64_t now) except -1:
         """Whether the connection is of no use for a command that begins `now`."""
-        if self.forks != cymc_forks or (
-            now - self.used_at > SECOND and not self.is_fresh()
+        if (
+            self.forks != cymc_forks
+            or self.fd < 0
+            or descriptor_of(self.sock) != self.fd  # closed by hand: the number may be another's
+            or (now - self.used_at > SECOND and not self.is_fresh())
         ):
             return True
         self.used_at = now
@@ -256,7 +295,7 @@ cdef class PlainExchange:
         if self.is_stale(monotonic()):
             return STALE
         if kind == NOREPLY:
-            self.unacknowledged += <Py_ssize_t>keys
+            self.open(request, keys)
         elif self.unacknowledged > 0:
             data = BARRIER_REQUEST + request
             barrier = True
@@ -311,10 +350,10 @@ cdef class PlainExchange:
         cdef object result
         if self.kind == NOREPLY:
             if self.parser.waiting():
-                self.parser.reply(DRAIN, self.request, None, None)
+                self.parser.reply(DRAIN, self.request, self.storing, None)
         else:
             if self.barrier:
-                errors = self.parser.reply(BARRIER, self.request, None, None)
+                errors = self.parser.reply(BARRIER, self.request, self.storing, None)
                 if errors is not NEED_DATA:
                     self.barrier = False
                     self.acknowledge(errors)
@@ -402,6 +441,7 @@ cdef class PlainExchange:
     cdef int acknowledge(self, list errors) except -1:
         cdef Py_ssize_t commands = self.unacknowledged
         self.unacknowledged = 0
+        self.storing = False
         if errors:
             self.record.report(commands, errors)
         return 0

@@ -32,6 +32,7 @@ from cymemcache.core.replies import (
     endless_error,
     keeps_in_step,
     protocol_error,
+    refused_value_error,
     server_error,
     too_large_error,
 )
@@ -481,7 +482,7 @@ cdef class ReplyParser(ReplyStream):
         elif kind == K_RAW:
             result = self.raw(request, keys)
         elif kind >= K_BARRIER:
-            result = self.barrier(kind, request)
+            result = self.barrier(kind, request, bool(keys))
         else:
             result = self.single(kind, request)
         self.broken = False
@@ -755,9 +756,10 @@ cdef class ReplyParser(ReplyStream):
         self.start += found + token_size
         return PyBytes_FromStringAndSize(text, found)
 
-    cdef object barrier(self, int kind, bytes request):
+    cdef object barrier(self, int kind, bytes request, bint storing):
         cdef Py_ssize_t begin, length
         cdef const char *line
+        cdef bytes text
         while True:
             begin = self.start
             length = self.line(request)
@@ -768,8 +770,11 @@ cdef class ReplyParser(ReplyStream):
                 errors = self.noreply_errors
                 self.noreply_errors = []
                 return errors
-            error = server_error(PyBytes_FromStringAndSize(line, length), request)
+            text = PyBytes_FromStringAndSize(line, length)
+            error = server_error(text, b"")
             if error is not None:
+                if storing and not text.startswith(b"SERVER_ERROR"):
+                    raise refused_value_error(text)
                 # Beyond some, only their number counts: a batch can have millions.
                 if len(self.noreply_errors) >= ERRORS_KEPT:
                     error = self.noreply_errors[0]

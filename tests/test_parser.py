@@ -505,6 +505,19 @@ def test_noreply_answers_are_set_aside_up_to_the_barrier(core: Any) -> None:
     assert parser.pending == 5
 
 
+@pytest.mark.parametrize("kind", [replies.BARRIER, replies.DRAIN])
+def test_a_noreply_storage_command_may_be_refused_by_server_error_only(
+    core: Any, kind: int
+) -> None:
+    for line in (b"ERROR", b"CLIENT_ERROR bad data chunk", b"ERROR Too many open connections"):
+        parser = core.ReplyParser()
+        feed(parser, b"SERVER_ERROR out of memory\r\nNOT_STORED\r\n")
+        assert parser.parse(kind, b"", True) is NEED_DATA
+        feed(parser, line + b"\r\nVERSION 1\r\n")
+        with pytest.raises(MemcacheUnknownError, match="noreply storage command"):
+            parser.parse(kind, b"", True)
+
+
 def test_misuse_is_refused(core: Any) -> None:
     with pytest.raises(ValueError, match="decode"):
         core.ReplyParser(7)

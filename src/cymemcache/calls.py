@@ -101,8 +101,9 @@ class Calls:
     ) -> Any:
         """A call has raised `error`: once more on a new connection, a miss, or `error` again."""
         if connection is not None:
+            again = kind in _RETRIED and _went_stale(error, connection)
             connection.discard()
-            if kind in _RETRIED and _went_stale(error, connection):
+            if again:
                 connection = None
                 try:
                     connection = self._pool.dial()

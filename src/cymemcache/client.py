@@ -94,7 +94,8 @@ class Client(PlainCalls, Calls, SyncCommands):
     def close(self) -> None:
         """Close the idle connections now, and each one in use as soon as its command is done.
 
-        The next command connects anew.
+        The calling thread's own noreply commands are waited for, at most for `timeout`.  The next
+        command connects anew.
         """
         self._pool.close()
 

@@ -58,10 +58,14 @@ class NoreplyRecord:
             errors[0],
         )
 
-    def report_lost(self, commands: int) -> None:
-        """A connection failed with `commands` unacknowledged on it."""
+    def count_lost(self, commands: int) -> None:
+        """A connection went with `commands` unacknowledged on it."""
         thread = get_ident()
         self._lost[thread] = self._lost.get(thread, 0) + commands
+
+    def report_lost(self, commands: int) -> None:
+        """Count them, and say so."""
+        self.count_lost(commands)
         _logger().warning(
             "%s: the connection failed with %d noreply commands not acknowledged",
             self._server,

@@ -48,6 +48,8 @@ if TYPE_CHECKING:
 
         def report_lost(self, commands: int) -> None: ...
 
+        def count_lost(self, commands: int) -> None: ...
+
     Exchange: TypeAlias = "AnyExchange | PlainExchange"
 
 _BARRIER_REQUEST = b"version\r\n"
@@ -96,6 +98,8 @@ class AnyExchange:
         self.timeout = timeout
         #: noreply commands sent whose fate is not known yet
         self.unacknowledged = 0
+        self._storing = False  # there are storage commands among them
+        self._refusals: list[MemcacheError] = []  # errors in answer to them, not reported yet
         #: whether anything of the reply to the last command was read
         self.received = False
         #: when the last command began, on the clock of `time.monotonic`
@@ -111,6 +115,7 @@ class AnyExchange:
 
     def close(self) -> None:
         """Close the descriptor.  What was sent before still reaches the server."""
+        self.unacknowledged = 0
         try:
             self.sock.close()
         except Exception:  # nothing that a caller could do about it
@@ -118,9 +123,10 @@ class AnyExchange:
 
     def discard(self) -> None:
         """Close after a failure: noreply commands not acknowledged may be lost."""
+        lost = self.unacknowledged
         self.close()
-        if self.unacknowledged and not self.forked():
-            self._record.report_lost(self.unacknowledged)
+        if lost and not self.forked():
+            self._record.report_lost(lost)
 
     def release(self) -> None:
         """Leave the socket to another exchange; this one is of no use any more."""
@@ -129,7 +135,10 @@ class AnyExchange:
     def __del__(self) -> None:
         # An interruption can lose a connection between two statements of its holder.
         if getattr(self, "sock", None) is not None:
+            lost = self.unacknowledged
             self.close()
+            if lost and not self.forked():
+                self._record.count_lost(lost)
 
     def forked(self) -> bool:
         """Whether this process is a child of the one that dialled."""
@@ -164,7 +173,7 @@ class AnyExchange:
         if self._is_stale():
             return STALE
         if commands <= 1 and self.unacknowledged < _UNACKNOWLEDGED_MOST:
-            self.unacknowledged += commands
+            self._open(request, commands)
             self._send(request)
         else:
             self._all_steps(request, NOREPLY, commands, None)
@@ -230,10 +239,11 @@ class AnyExchange:
         if kind == NOREPLY:
             parts = _windows(request) if keys > 1 else [(request, keys)]
             for part, count in parts:
-                self.unacknowledged += count
+                self._open(part, count)
                 self._send(part)
                 if self.unacknowledged > _UNACKNOWLEDGED_MOST:
                     yield from self._acknowledged(b"")
+            self._report(keys)
             return True
         result: Any = NEED_DATA
         if kind in _BATCHES and len(request) > _WINDOW:
@@ -265,11 +275,24 @@ class AnyExchange:
                 self._send(request)
             return
         self._send(_BARRIER_REQUEST + request)
-        errors = self._parser.parse(BARRIER, _BARRIER_REQUEST)
+        errors = self._parser.parse(BARRIER, _BARRIER_REQUEST, self._storing)
         while errors is NEED_DATA:
             yield
-            errors = self._parser.parse(BARRIER, _BARRIER_REQUEST)
-        commands, self.unacknowledged = self.unacknowledged, 0
+            errors = self._parser.parse(BARRIER, _BARRIER_REQUEST, self._storing)
+        commands, self.unacknowledged, self._storing = self.unacknowledged, 0, False
+        self._refusals += errors
+        if request:
+            self._report(commands)
+
+    def _open(self, request: bytes, commands: int) -> None:
+        """`commands` more whose fate is not known."""
+        self.unacknowledged += commands
+        if commands and request.startswith(_STORAGE):
+            self._storing = True
+
+    def _report(self, commands: int) -> None:
+        """Once per operation, however many barriers it took."""
+        errors, self._refusals = self._refusals, []
         if errors:
             self._record.report(commands, errors)
 
@@ -358,7 +381,7 @@ class AnyExchange:
         with memoryview(self._parser.get_buffer()) as view:
             view[: len(data)] = data
         self._parser.buffer_updated(len(data))
-        self._parser.parse(DRAIN, b"")
+        self._parser.parse(DRAIN, b"", self._storing)
         return True
 
 

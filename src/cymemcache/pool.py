@@ -9,12 +9,15 @@ it comes back.
 from __future__ import annotations
 
 import os
+import sys
 import threading
+from _thread import get_ident
 from collections import deque
 from time import monotonic
 from weakref import WeakSet
 
 from .core import IdleConnections
+from .core.replies import STALE, VERSION
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -45,12 +48,12 @@ class ConnectionPool(IdleConnections):
             if connection is not None:
                 if connection.generation == self._generation:
                     return connection
-                connection.close()
+                self._settle(connection)
         while True:
             try:
                 connection = self._idle.pop()
             except IndexError:
-                return self.dial()
+                return self._left_behind() or self.dial()
             if connection.generation == self._generation:
                 return connection
             connection.close()
@@ -95,9 +98,44 @@ class ConnectionPool(IdleConnections):
             return None
 
     def close(self) -> None:
-        """Close all idle connections now, and those in use when they come back."""
+        """Close all idle connections now, and those in use when they come back.
+
+        The calling thread's own noreply commands are waited for, so that it reads what it wrote on
+        the next connection, too.
+        """
+        own = self._held.pop(threading.get_ident(), None)
+        if own is not None:
+            self._settle(own)
         self._generation += 1
         self._close_old()
+
+    def _settle(self, connection: Exchange) -> None:
+        """Close `connection` once its noreply commands are known to be done."""
+        try:
+            if connection.call(b"version\r\n", VERSION) is STALE:
+                connection.discard()
+        except BaseException as error:
+            connection.discard()
+            if not isinstance(error, Exception):
+                raise
+        connection.close()
+
+    def _left_behind(self) -> Exchange | None:
+        """A connection that a thread which has ended was holding.
+
+        Only of threads that the interpreter knows: those of gevent are told apart by age alone.
+        """
+        if not self._held or threading.get_ident is not get_ident:
+            return None
+        alive = sys._current_frames()
+        for thread in list(self._held):
+            if thread not in alive:
+                connection = self._held.pop(thread, None)
+                if connection is not None:
+                    if connection.generation == self._generation:
+                        return connection
+                    connection.close()
+        return None
 
     def _tidy(self, connection: Exchange) -> None:
         """`connection` came back: is it an old one, or time to look for idle ones?"""
@@ -119,8 +157,10 @@ class ConnectionPool(IdleConnections):
         for thread, connection in list(self._held.items()):
             if connection.generation != self._generation:
                 old = self._held.pop(thread, None)
-                if old is not None:
-                    old.close()
+                if old is connection:
+                    connection.close()
+                elif old is not None:  # its thread was quicker
+                    self._idle.append(old)
 
     def _expire(self) -> None:
         """Close what nobody has used for `IDLE_SECONDS`."""

@@ -15,9 +15,9 @@ from typing import Any
 
 import pytest
 
-from cymemcache import Client, MemcacheUnexpectedCloseError
+from cymemcache import Client, MemcacheUnexpectedCloseError, MemcacheUnknownError
 from cymemcache.testing import Answer, Close, EmbeddedServer
-from exchanges import MODULES
+from exchanges import MODULES, open_sockets
 from wire import MEBIBYTE, PATIENCE, Server
 
 ERRORS = [
@@ -136,10 +136,13 @@ def test_an_error_is_counted_and_logged_and_not_taken_for_another_reply(
         ("delete", lambda: client.delete("k", noreply=True)),
         ("incr", lambda: client.incr("k", 1, noreply=True)),
         ("touch", lambda: client.touch("k", 5, noreply=True)),
-        ("set", lambda: client.set("k", b"other", noreply=True)),
-        ("cas", lambda: client.cas("k", b"other", 1, noreply=True)),
         ("flush_all", lambda: client.flush_all(noreply=True)),
     ]
+    if line.startswith(b"SERVER_ERROR"):
+        commands += [
+            ("set", lambda: client.set("k", b"other", noreply=True)),
+            ("cas", lambda: client.cas("k", b"other", 1, noreply=True)),
+        ]
     for number, (verb, command) in enumerate(commands, 1):
         with embedded.inject(Answer(line), verb=verb), caplog.at_level(logging.WARNING):
             caplog.clear()
@@ -230,8 +233,41 @@ def test_the_barrier_goes_out_with_the_next_reading_command_in_one_send(
     ]
 
 
+@pytest.mark.parametrize("line", ERRORS[1:], ids=lambda line: line.split()[0].decode())
+def test_a_value_that_a_server_took_for_commands_cannot_forge_a_reply(
+    connect: Callable[..., Client], line: bytes
+) -> None:
+    """The header is refused, then the value is read: a fake barrier, and a fake request."""
+    value = b"version\r\nget victim\r\n"
+    forged = line + b"VERSION 1\r\nVALUE k 0 4\r\nevil\r\nEND\r\n"
+    rest = b"VERSION 1\r\nVALUE k 0 4\r\ngood\r\nEND\r\n"
+    sent = threading.Event()
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def serve() -> None:
+            for reply in (forged + rest, rest[11:]):
+                sock, _ = listener.accept()
+                received = b""
+                while not received.endswith(b"get k\r\n"):
+                    received += sock.recv(1 << 16)
+                sock.sendall(reply)
+                sent.wait(PATIENCE)
+                sock.close()
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+        client = connect(listener.getsockname())
+        client.set("k", value, noreply=True)
+        with pytest.raises(MemcacheUnknownError, match="noreply storage command"):
+            client.get("k")
+        sent.set()
+        assert client.get("k") == b"good"
+        client.close()
+        thread.join()
+
+
 def test_the_barriers_answer_may_come_in_any_pieces(connect: Callable[..., Client]) -> None:
-    reply = b"ERROR\r\nSTORED\r\nVERSION 1\r\nVALUE k 0 2\r\nvv\r\nEND\r\n"
+    reply = b"SERVER_ERROR x\r\nSTORED\r\nVERSION 1\r\nVALUE k 0 2\r\nvv\r\nEND\r\n"
     for cut in range(1, len(reply)):
         ready = threading.Event()
         listener = socket.create_server(("127.0.0.1", 0))
@@ -390,3 +426,53 @@ def test_eight_threads_read_their_own_large_writes(
         thread.join()
     assert failures == []
     assert client.noreply_errors == client.noreply_lost == 0
+
+
+def test_a_thread_reads_after_close_what_it_wrote_before(
+    server: Server, connect: Callable[..., Client]
+) -> None:
+    client = connect(server.address)
+    value = b"v" * 900_000
+    for number in range(60):
+        client.set("k", b"%d" % number + value, noreply=True)
+        client.close()
+        assert client.get("k") == b"%d" % number + value
+    assert client.noreply_lost == 0
+
+
+def test_connections_of_ended_threads_are_used_again(
+    server: Server, connect: Callable[..., Client]
+) -> None:
+    client = connect(server.address)
+    barrier = threading.Barrier(8)
+
+    def write() -> None:
+        client.set("k", b"v", noreply=True)
+        barrier.wait(PATIENCE)
+
+    for _ in range(2):
+        threads = [threading.Thread(target=write) for _ in range(8)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    before = len(open_sockets())
+    barrier = threading.Barrier(4)
+    threads = [threading.Thread(target=write) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(open_sockets()) <= before
+
+
+def test_a_batch_of_refusals_is_logged_once(
+    talkative: EmbeddedServer, connect: Callable[..., Client], caplog: pytest.LogCaptureFixture
+) -> None:
+    client = connect(talkative.address)
+    refused = Answer(b"SERVER_ERROR out of memory\r\n")
+    with talkative.inject(refused, verb="set", times=3000), caplog.at_level(logging.WARNING):
+        client.set_many({f"k{number}": b"v" for number in range(3000)}, noreply=True)
+        assert client.get("k") is None
+    assert client.noreply_errors == 3000
+    assert len(caplog.records) <= 2

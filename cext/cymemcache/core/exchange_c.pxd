@@ -17,6 +17,7 @@ cdef class PlainExchange:
     cdef readonly object timeout
     #: noreply commands sent whose fate is not known yet
     cdef readonly Py_ssize_t unacknowledged
+    cdef bint storing         # there are storage commands among them
     #: whether anything of the reply to the last command was read
     cdef readonly bint received
     #: of the pool, when this connection was dialled
@@ -34,6 +35,7 @@ cdef class PlainExchange:
 
     cdef object run(self, bytes request, int kind, object keys, object default)
     cdef object transmit(self, bytes request, Py_ssize_t commands)
+    cdef int open(self, bytes request, Py_ssize_t commands) except -1
     cdef bint is_stale(self, int64_t now) except -1
     cdef int go_on(
         self,

@@ -28,6 +28,7 @@ from .replies import (
     endless_error,
     keeps_in_step,
     protocol_error,
+    refused_value_error,
     server_error,
     too_large_error,
 )
@@ -371,8 +372,10 @@ class ReplyParser:
             if line.startswith(b"VERSION ") and kind == replies.BARRIER:
                 errors, self._noreply_errors = self._noreply_errors, []
                 return errors
-            error = server_error(line, request)
+            error = server_error(line, b"")
             if error is not None:
+                if keys and not line.startswith(b"SERVER_ERROR"):
+                    raise refused_value_error(line)
                 errors = self._noreply_errors
                 # Beyond some, only their number counts: a batch can have millions.
                 errors.append(error if len(errors) < _ERRORS_KEPT else errors[0])

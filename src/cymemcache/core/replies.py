@@ -57,8 +57,10 @@ METADUMP = 15  # lines up to END or EN -> [bytes]
 CONFIG = 16  # config get -> bytes, None where there is no such configuration
 LINE = 17  # any one line -> bytes
 RAW = 18  # anything up to an end token (given in the place of the keys) -> bytes
-BARRIER = 19  # whatever belongs to noreply commands, up to a VERSION line -> list of its errors
-DRAIN = 20  # whatever belongs to noreply commands so far -> NEED_DATA, always
+# Whatever belongs to noreply commands.  In the place of the keys: whether storage commands are
+# among them.  Refused by another line than SERVER_ERROR they raise: a value may be executed.
+BARRIER = 19  # up to a VERSION line -> list of the errors
+DRAIN = 20  # so far -> NEED_DATA, always
 
 # Flags of the stock serde (those of pymemcache, and of python-memcached before it).
 FLAG_BYTES = 0
@@ -138,9 +140,8 @@ def server_error(line: bytes, request: bytes) -> MemcacheError | None:
     if reason:  # such as "ERROR Too many open connections": the command has nothing to do with it
         return MemcacheServerError(text)
     verb = request.partition(b"\r\n")[0].partition(b" ")[0].decode("ascii", "replace")
-    return MemcacheUnknownCommandError(
-        f"the server does not know the command {verb[:100]!r}, or has it turned off"
-    )
+    what = f"the command {verb[:100]!r}" if verb else "a noreply command"
+    return MemcacheUnknownCommandError(f"the server does not know {what}, or has it turned off")
 
 
 def keeps_in_step(line: bytes) -> bool:
@@ -181,6 +182,14 @@ def extra_bytes_error(request: bytes) -> MemcacheUnknownError:
     """The error for bytes that follow a complete reply: whose they are cannot be known."""
     verb = request.partition(b"\r\n")[0].partition(b" ")[0].decode("ascii", "replace")
     return MemcacheUnknownError(f"the server sent more than the reply to {verb[:100]!r}")
+
+
+def refused_value_error(line: bytes) -> MemcacheUnknownError:
+    """The error where a noreply storage command was refused, and its value perhaps executed."""
+    return MemcacheUnknownError(
+        f"an earlier noreply storage command was answered {line[:80]!r}: the server may have read "
+        "its value as commands, so nothing that follows can be trusted"
+    )
 
 
 def closed_error() -> MemcacheUnexpectedCloseError:
