@@ -13,7 +13,7 @@ from cpython.bytes cimport (
     PyBytes_FromStringAndSize,
     PyBytes_GET_SIZE,
 )
-from cpython.buffer cimport PyBuffer_FillInfo
+from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_FillInfo, PyBuffer_Release, PyObject_GetBuffer
 from cpython.dict cimport PyDict_SetItem
 from cpython.list cimport PyList_GET_ITEM, PyList_GET_SIZE
 from cpython.long cimport PyLong_FromUnsignedLongLong, PyLong_FromLongLong
@@ -30,6 +30,7 @@ from cymemcache.core.replies import (
     Undecoded,
     broken_error,
     endless_error,
+    extra_bytes_error,
     keeps_in_step,
     protocol_error,
     refused_value_error,
@@ -435,6 +436,28 @@ cdef class ReplyParser(ReplyStream):
         else:
             self.end += nbytes
 
+    def feed(self, data):
+        """Take `data`, which was received without `get_buffer`."""
+        cdef char *room
+        cdef Py_ssize_t size, start = 0
+        cdef Py_buffer view
+        PyObject_GetBuffer(data, &view, PyBUF_SIMPLE)
+        try:
+            while start < view.len:
+                self.lend(&room, &size)
+                if size > view.len - start:
+                    size = view.len - start
+                memcpy(room, <const char *>view.buf + start, size)
+                self.take_back(size)
+                start += size
+        finally:
+            PyBuffer_Release(&view)
+
+    @property
+    def wants_buffer(self):
+        """Whether a large value is under way: what comes is best received into `get_buffer`."""
+        return self.target is not None and self.target.filled < self.target.size
+
     @property
     def pending(self):
         """Bytes that have arrived and belong to no reply parsed so far."""
@@ -493,6 +516,19 @@ cdef class ReplyParser(ReplyStream):
                 give_buffer(self.buffer, self.capacity)
                 self.buffer = NULL
                 self.capacity = self.start = self.end = 0
+        return result
+
+    def answer(
+        self, data, int kind, bytes request not None, object keys=None, object default=None
+    ):
+        """`feed` and `parse` in one, where `data` begins with the reply and should end with it.
+
+        Raises `MemcacheUnknownError` where more follows: whose that is cannot be known.
+        """
+        self.feed(data)
+        result = self.reply(kind, request, keys, default)
+        if result is not NEED_DATA and kind != K_RAW and self.waiting():
+            raise extra_bytes_error(request)
         return result
 
     cdef Py_ssize_t line(self, bytes request, bint bare_newline=False) except -2:

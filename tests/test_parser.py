@@ -654,3 +654,62 @@ def test_the_twins_agree_on_any_bytes_cut_anywhere(
         else:
             assert uncut[:2] == outcome[:2]
     assert outcomes[0] == outcomes[1]
+
+
+@pytest.mark.parametrize(("kind", "request_", "keys", "reply", "expected"), REPLIES, ids=IDS)
+def test_an_answer_is_fed_and_parsed_in_one(
+    core: Any, kind: int, request_: bytes, keys: Any, reply: bytes, expected: Any
+) -> None:
+    for cut in range(len(reply) + 1):
+        parser = core.ReplyParser()
+        result = NEED_DATA
+        if cut:
+            result = parser.answer(reply[:cut], kind, request_, keys, MISS)
+        if cut < len(reply):
+            assert result is NEED_DATA, f"cut at byte {cut}"
+            result = parser.answer(reply[cut:], kind, request_, keys, MISS)
+        assert comparable(result) == comparable(expected), f"cut at byte {cut}"
+        assert parser.pending == 0
+    if kind != replies.RAW:
+        parser = core.ReplyParser()
+        with pytest.raises(MemcacheUnknownError, match="sent more than the reply"):
+            parser.answer(reply + b"x", kind, request_, keys, MISS)
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        b"VALUE k 0 3\r\nabcd\r\nEND\r\n",
+        b"VALUE k 0 5\r\nabcd\r\nEND\r\n",
+        b"VALUE k 4294967296 4\r\nabcd\r\nEND\r\n",
+        b"VALUE k 0 00000000004\r\nabcd\r\nEND\r\n",
+        b"VALUE k x 4\r\nabcd\r\nEND\r\n",
+        b"VALUE j 0 4\r\nabcd\r\nEND\r\n",
+        b"VALUE  0 4\r\nabcd\r\nEND\r\n",
+        b"value k 0 4\r\nabcd\r\nEND\r\n",
+        b"VALUE k 0 4 1\r\nabcd\r\nEND\r\n",
+        b"VALUE k 0 4\nabcd\r\nEND\r\n",
+        b"END\r\nEND\r\n",
+        b"VALUE k 0 2147483647\r\nabcd\r\nEND\r\n",
+    ],
+)
+def test_an_answer_that_is_not_right_is_a_protocol_error(core: Any, reply: bytes) -> None:
+    parser = core.ReplyParser(max_value_size=1 << 20)
+
+    def answer(data: bytes) -> Any:
+        return parser.answer(data, replies.GET, b"get k\r\n", "k", MISS)
+
+    with pytest.raises(MemcacheUnknownError):  # at the latest when more has come
+        answer(reply) is NEED_DATA and answer(b"\r\nEND\r\nEND\r\nEND\r\n")
+
+
+def test_a_large_value_can_be_fed(core: Any) -> None:
+    value = bytes(range(256)) * 1000
+    reply = b"VALUE k 0 %d\r\n%b\r\nEND\r\n" % (len(value), value)
+    for size in (1 << 16, 100_001, len(reply)):
+        parser = core.ReplyParser()
+        result = NEED_DATA
+        for start in range(0, len(reply), size):
+            result = parser.answer(reply[start : start + size], replies.GET, b"get k\r\n", "k")
+            assert parser.wants_buffer == (result is NEED_DATA and start + size < len(value))
+        assert result == value

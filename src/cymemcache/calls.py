@@ -85,6 +85,8 @@ class Calls:
         except BaseException as error:
             return self._failed(connection, error, kind, request, keys, default, convert)
         self._pool.give(connection)
+        if convert is None and type(result) not in _UNFINISHED:
+            return result
         return self._finished(kind, result, default, convert)
 
     _call_any = _call  # for the compiled way, which has a `_call` of its own

@@ -62,26 +62,19 @@ _WINDOW = 1 << 14
 # same never fills the buffers of a socket that nobody reads.
 _UNACKNOWLEDGED_MOST = 500
 
+# Bytes that one receive takes, unless a large value is under way.
+_RECEIVED_MOST = 1 << 16
+
 _BATCHES = (STORE_MANY, DELETE_MANY, GET_MANY, GETS_MANY)
 _STORAGE = (b"set", b"add", b"replace", b"append", b"prepend", b"cas")
 
-_forks = 0
-
-
-def _forked() -> None:
-    global _forks
-    _forks += 1
-
-
-def _python_forks() -> int:
-    return _forks
-
+_forks: list[None] = []  # grows by one with each
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_forked)
+    os.register_at_fork(after_in_child=lambda: _forks.append(None))
 
 # The compiled count knows of forks that were made in C as well.
-fork_count = compiled_fork_count or _python_forks
+fork_count = compiled_fork_count or _forks.__len__
 
 
 class AnyExchange:
@@ -151,21 +144,38 @@ class AnyExchange:
         """
         if self._is_stale():
             return STALE
-        if self.unacknowledged or (kind in _BATCHES and len(request) > _WINDOW):
+        if self.unacknowledged or len(request) > _WINDOW:
             result = self._all_steps(request, kind, keys, default)
         else:
-            self._send(request)
-            if not self._parser.pending:
-                self._receive()
-            parse = self._parser.parse
-            result = parse(kind, request, keys, default)
-            while result is NEED_DATA:
-                self._receive()
-                result = parse(kind, request, keys, default)
-            if self._parser.pending and kind != RAW:
-                raise extra_bytes_error(request)
+            sock = self.sock
+            try:
+                sock.sendall(request)
+                if self.timeout is not None:
+                    self._bound()
+                data = sock.recv(_RECEIVED_MOST)
+            except OSError:
+                if self._forks == fork_count():
+                    raise
+            if self._forks != fork_count():
+                raise fork_error()
+            if not data:
+                raise closed_error()
+            self.received = True
+            result = self._parser.answer(data, kind, request, keys, default)
+            if result is NEED_DATA:
+                result = self._rest(request, kind, keys, default)
         if self._shortened:
             self._lengthen()
+        return result
+
+    def _rest(self, request: bytes, kind: int, keys: Any, default: Any) -> Any:
+        parse = self._parser.parse
+        result = NEED_DATA
+        while result is NEED_DATA:
+            self._receive()
+            result = parse(kind, request, keys, default)
+        if self._parser.pending and kind != RAW:
+            raise extra_bytes_error(request)
         return result
 
     def send(self, request: bytes, commands: int) -> Any:
@@ -310,25 +320,26 @@ class AnyExchange:
 
     def _receive(self) -> None:
         self._bound()
-        buffer = self._parser.get_buffer()
+        parser = self._parser
+        data = b""
         count = 0
         try:
-            if self._recv_into is not None:
-                count = self._recv_into(buffer)
+            if parser.wants_buffer and self._recv_into is not None:
+                count = self._recv_into(parser.get_buffer())
             else:
-                with memoryview(buffer) as view:
-                    data = self.sock.recv(len(view))
-                    count = len(data)
-                    view[:count] = data
+                data = self.sock.recv(_RECEIVED_MOST)
         except OSError:
             if self._forks == fork_count():
                 raise
         if self._forks != fork_count():
             raise fork_error()
-        if not count:
+        if count:
+            parser.buffer_updated(count)
+        elif data:
+            parser.feed(data)
+        else:
             raise closed_error()
         self.received = True
-        self._parser.buffer_updated(count)
 
     def _bound(self) -> None:
         """Let the next socket call take no longer than the rest of the operation's time.
@@ -378,9 +389,7 @@ class AnyExchange:
             sock.settimeout(self.timeout)
         if not data or not self.unacknowledged:
             return False
-        with memoryview(self._parser.get_buffer()) as view:
-            view[: len(data)] = data
-        self._parser.buffer_updated(len(data))
+        self._parser.feed(data)
         self._parser.parse(DRAIN, b"", self._storing)
         return True
 

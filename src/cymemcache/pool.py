@@ -43,6 +43,14 @@ class ConnectionPool(IdleConnections):
 
     def take(self) -> Exchange:
         """A connection for the caller alone.  Follow with `give`, `hold` or its `discard`."""
+        if not self._held:
+            try:
+                connection = self._idle.pop()
+            except IndexError:
+                return self.dial()
+            if connection.generation == self._generation:
+                return connection
+            connection.close()
         if self._held:
             connection = self._held.pop(threading.get_ident(), None)
             if connection is not None:
@@ -68,7 +76,11 @@ class ConnectionPool(IdleConnections):
     def give(self, connection: Exchange) -> None:
         """Take `connection` back; nothing of a reply may be outstanding on it."""
         self._idle.append(connection)
-        self._tidy(connection)
+        if (
+            connection.generation != self._generation
+            or connection.used_at_seconds > self._expire_at
+        ):
+            self._tidy(connection)
 
     def hold(self, connection: Exchange) -> None:
         """Take back, for this thread, a connection with noreply commands on it."""

@@ -26,6 +26,7 @@ from .replies import (
     Undecoded,
     broken_error,
     endless_error,
+    extra_bytes_error,
     keeps_in_step,
     protocol_error,
     refused_value_error,
@@ -142,6 +143,27 @@ class ReplyParser:
         self._data = self._data[self._pos :] + new if self._pos < len(self._data) else new
         self._pos = 0
 
+    def feed(self, data: bytes) -> None:
+        """Take `data`, which was received without `get_buffer`."""
+        if self._target is None:
+            pos = self._pos
+            self._data = self._data[pos:] + data if pos < len(self._data) else data
+            self._pos = 0
+            return
+        with memoryview(data) as rest:
+            start = 0
+            while start < len(rest):
+                with self.get_buffer() as room:
+                    count = min(len(room), len(rest) - start)
+                    room[:count] = rest[start : start + count]
+                self.buffer_updated(count)
+                start += count
+
+    @property
+    def wants_buffer(self) -> bool:
+        """Whether a large value is under way: what comes is best received into `get_buffer`."""
+        return self._target is not None and self._filled < self._size
+
     @property
     def pending(self) -> int:
         """Bytes that have arrived and belong to no reply parsed so far."""
@@ -180,6 +202,46 @@ class ReplyParser:
                 self._data = b""
                 self._pos = 0
                 self._scratch = None
+        return result
+
+    def answer(
+        self, data: bytes, kind: int, request: bytes, keys: Any = None, default: Any = None
+    ) -> Any:
+        """`feed` and `parse` in one, where `data` begins with the reply and should end with it.
+
+        Raises `MemcacheUnknownError` where more follows: whose that is cannot be known.
+        """
+        if kind == GET and not self._kind and not self._data and not self._broken:
+            # The usual reply whole, without any state.
+            if data == b"END\r\n":
+                return default
+            end = data.find(b"\r\n")
+            words = data[:end].split(b" ")
+            if (
+                len(words) == 4
+                and words[1] == request[4:-2]
+                and words[0] == b"VALUE"
+                and request.startswith(b"get ")
+                and data.endswith(b"\r\nEND\r\n")
+            ):
+                size, flags = words[3], words[2]
+                value = data[end + 2 : -7]
+                if (
+                    size.isdigit()
+                    and len(size) <= 10
+                    and int(size) == len(value) <= self._max_value_size
+                    and flags.isdigit()
+                    and len(flags) <= 10
+                    and int(flags) <= _MAX_FLAGS
+                ):
+                    if self._decode == DECODE_RAW:
+                        return value
+                    decoded, done = self._decoded(value, int(flags))
+                    return decoded if done else Undecoded(value, [(keys, value, int(flags))])
+        self.feed(data)
+        result = self.parse(kind, request, keys, default)
+        if result is not NEED_DATA and self._pos < len(self._data) and kind != replies.RAW:
+            raise extra_bytes_error(request)
         return result
 
     def _line(self, request: bytes, bare_newline: bool = False) -> bytes | None:
@@ -383,26 +445,6 @@ class ReplyParser:
     # -- fetches -------------------------------------------------------------------------------
 
     def _fetch_one(self, kind: int, request: bytes, key: Any, default: Any) -> Any:
-        """The common case, one key whose whole reply has arrived, without any state."""
-        if self._kind == 0 and kind == GET:
-            data, pos = self._data, self._pos
-            if data.startswith(b"END\r\n", pos):
-                self._pos = pos + 5
-                return default
-            end = data.find(b"\r\n", pos)
-            if end >= 0 and request.startswith(b"get ") and data.startswith(b"VALUE ", pos):
-                words = data[pos:end].split(b" ")
-                if len(words) == 4 and words[1] == request[4:-2]:
-                    flags = _digits(words[2], 10, _MAX_FLAGS)
-                    size = _digits(words[3], 10, self._max_value_size)
-                    stop = end + 2 + size
-                    if flags >= 0 and size >= 0 and data.startswith(b"\r\nEND\r\n", stop):
-                        self._pos = stop + 7
-                        value = data[end + 2 : stop]
-                        if self._decode == DECODE_RAW:
-                            return value
-                        decoded, done = self._decoded(value, flags)
-                        return decoded if done else Undecoded(value, [(key, value, flags)])
         return self._fetch(kind, request, [key], default)
 
     def _fetch(self, kind: int, request: bytes, keys: Sequence[Any], default: Any) -> Any:
