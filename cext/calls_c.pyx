@@ -8,29 +8,36 @@ is not final.  It must never do anything in another way than they do.
 """
 
 from cpython.dict cimport PyDict_Contains, PyDict_SetItem, PyDict_Size
-from cpython.object cimport PyObject_Size
+from cpython.list cimport PyList_Append, PyList_GET_ITEM, PyList_GET_SIZE
+from cpython.ref cimport Py_DECREF
 
 import threading
 
 from cymemcache.core.exchange_c cimport PlainExchange
-from cymemcache.core.replies import STALE
+from cymemcache.core.replies import STALE as _STALE
+
+cdef extern from "Python.h":
+    void Py_SET_SIZE(object sequence, Py_ssize_t size)
+
+cdef object STALE = _STALE
 
 
 cdef class IdleConnections:
     """What `pool.ConnectionPool` keeps of its idle connections; see there."""
 
-    cdef public object _idle  # a deque: a list would give its memory back each time
+    cdef public list _idle
     cdef public dict _held
     cdef public Py_ssize_t _generation
     cdef public double _expire_at
 
     def __cinit__(self, *args, **kwargs):
-        self._idle = ()
+        self._idle = []
         self._held = {}
 
     cdef PlainExchange taken(self):
         """The connection to use next where that is a plain one, None otherwise."""
         cdef object connection
+        cdef Py_ssize_t count
         if PyDict_Size(self._held):
             thread = threading.get_ident()
             connection = self._held.pop(thread, None)
@@ -39,11 +46,13 @@ cdef class IdleConnections:
                     return <PlainExchange>connection
                 self._held[thread] = connection
                 return None
-        if PyObject_Size(self._idle) > 0:
-            connection = self._idle.pop()
-            if self.usual(connection):
-                return <PlainExchange>connection
-            self._idle.append(connection)
+        count = PyList_GET_SIZE(self._idle)
+        if count > 0 and self.usual(<object>PyList_GET_ITEM(self._idle, count - 1)):
+            # A pop that keeps the list's memory, for the append that follows.
+            connection = <object>PyList_GET_ITEM(self._idle, count - 1)
+            Py_SET_SIZE(self._idle, count - 1)
+            Py_DECREF(connection)  # the list's
+            return <PlainExchange>connection
         return None
 
     cdef bint usual(self, object connection) noexcept:
@@ -53,7 +62,7 @@ cdef class IdleConnections:
         )
 
     cdef int given(self, PlainExchange connection) except -1:
-        self._idle.append(connection)
+        PyList_Append(self._idle, connection)
         return self.tidied(connection)
 
     cdef int keep(self, PlainExchange connection) except -1:

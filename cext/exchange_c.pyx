@@ -26,10 +26,10 @@ from cymemcache.core.parser_c cimport ReplyStream
 from cymemcache.core.replies import (
     BARRIER,
     DRAIN,
-    NEED_DATA,
+    NEED_DATA as _NEED_DATA,
     NOREPLY as _NOREPLY,
     RAW,
-    STALE,
+    STALE as _STALE,
     Failed,
     closed_error,
     extra_bytes_error,
@@ -78,6 +78,8 @@ cdef extern from "poll.h" nogil:
 if cymc_watch_forks() != 0:
     raise MemoryError("pthread_atfork")
 
+cdef object NEED_DATA = _NEED_DATA
+cdef object STALE = _STALE
 cdef int RAW_KIND = RAW
 cdef int NOREPLY = _NOREPLY
 cdef bytes BARRIER_REQUEST = b"version\r\n"

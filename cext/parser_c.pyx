@@ -25,7 +25,7 @@ from libc.string cimport memchr, memcmp, memcpy, memmove, memset
 
 from cymemcache.core import replies as _replies
 from cymemcache.core.replies import (
-    NEED_DATA,
+    NEED_DATA as _NEED_DATA,
     PartialFailure,
     Undecoded,
     broken_error,
@@ -89,6 +89,7 @@ cdef enum:
     SPARES = 16
     ERRORS_KEPT = 100       # of noreply commands; any further one stands as the first
 
+cdef object NEED_DATA = _NEED_DATA
 cdef Py_ssize_t MAX_VALUE_SIZE = _replies.MAX_VALUE_SIZE
 cdef uint64_t MAX_FLAGS = 0xFFFFFFFFULL
 cdef uint64_t MAX_UINT64 = 0xFFFFFFFFFFFFFFFFULL
@@ -313,6 +314,7 @@ cdef class ReplyParser(ReplyStream):
     # The reply in progress.
     cdef int kind
     cdef object result
+    cdef bint found              # the one key of a fetch of one
     cdef list items
     cdef object error
     cdef Py_ssize_t scanned      # so many bytes from `start` on hold no line end
@@ -854,7 +856,8 @@ cdef class ReplyParser(ReplyStream):
                 if many:
                     PyDict_SetItem(self.result, key, decoded)
                 else:
-                    self.result = (decoded,)
+                    self.result = decoded
+                    self.found = True
                 continue
             begin = self.start
             length = self.line(request)
@@ -931,6 +934,7 @@ cdef class ReplyParser(ReplyStream):
             self.result = {}
         else:
             self.result = None
+            self.found = False
         self.items = None
         self.index = 0
         self.lookup = None
@@ -1034,7 +1038,7 @@ cdef class ReplyParser(ReplyStream):
         self.items = None
         self.lookup = None
         if not many:
-            result = default if result is None else (<tuple>result)[0]
+            result = result if self.found else default
         return result if items is None else Undecoded(result, items)
 
     cdef int announce(

@@ -1,6 +1,6 @@
 """The idle connections of one client.
 
-Taking and giving back cost no lock: both are single operations of a deque.  A connection that was
+Taking and giving back cost no lock: both are single operations of a list.  A connection that was
 taken belongs to its holder alone; whoever fails to give it back has closed it.  Nothing in here may
 close a connection that somebody holds: `close` raises the generation, and one in use is closed when
 it comes back.
@@ -12,7 +12,6 @@ import os
 import sys
 import threading
 from _thread import get_ident
-from collections import deque
 from time import monotonic
 from weakref import WeakSet
 
@@ -34,7 +33,7 @@ class ConnectionPool(IdleConnections):
     def __init__(self, dial: Callable[[], Exchange]) -> None:
         self._dial = dial
         self._generation = 0
-        self._idle: deque[Exchange] = deque()  # the last one is taken next
+        self._idle: list[Exchange] = []  # the last one is taken next
         # By thread: connections with noreply commands that are not acknowledged.  Their thread's
         # next command goes out on the same one, so that it never overtakes them.
         self._held: dict[int, Exchange] = {}
@@ -159,7 +158,7 @@ class ConnectionPool(IdleConnections):
     def _close_old(self) -> None:
         for _ in range(len(self._idle)):
             try:
-                connection = self._idle.popleft()
+                connection = self._idle.pop(0)
             except IndexError:
                 break
             if connection.generation == self._generation:
@@ -180,11 +179,11 @@ class ConnectionPool(IdleConnections):
         self._expire_at = now + 1
         while self._idle:
             try:
-                connection = self._idle.popleft()
+                connection = self._idle.pop(0)
             except IndexError:
                 break
             if now - connection.used_at_seconds < IDLE_SECONDS:
-                self._idle.appendleft(connection)
+                self._idle.insert(0, connection)
                 break
             connection.close()
         for thread, connection in list(self._held.items()):
@@ -198,7 +197,7 @@ class ConnectionPool(IdleConnections):
     def reset_after_fork(self) -> None:
         """In a child process: the parent's connections are not ours to speak on."""
         self._generation += 1
-        idle, self._idle = self._idle, deque()
+        idle, self._idle = self._idle, []
         held, self._held = self._held, {}
         for connection in [*idle, *held.values()]:
             connection.close()
