@@ -10,8 +10,8 @@ from importlib import import_module
 
 import pytest
 
-# A shell's background jobs, and what nohup runs, ignore these, and so would every process that a test
-# starts and interrupts.
+# A shell's background jobs, and what nohup runs, ignore these, and so would each process that a
+# test starts and interrupts.
 for _name, _usual in (("SIGINT", signal.default_int_handler), ("SIGHUP", signal.SIG_DFL)):
     _number = getattr(signal, _name, None)
     if _number is not None and signal.getsignal(_number) is signal.SIG_IGN:
