@@ -38,7 +38,7 @@ from wire import PATIENCE
 STEP = 10**9  # between the counters: each has numbers of its own
 BATCH = 10
 GREENLETS = 24
-ROUNDS_MOST = 20  # per interruption that is to land
+ROUNDS_MOST = 50  # per interruption that is to land
 
 
 class Interrupted(BaseException):
@@ -141,7 +141,7 @@ def by_signals(subject: Subject, command: Callable[[], None], times: int) -> int
             done = True
             # None may come later.  (One can be lost: a finalizer's exceptions are ignored.)
             while not rung:
-                pass
+                time.sleep(0)  # the interpreter can overlook a signal until it takes the GIL again
         except KeyboardInterrupt as error:
             landed += within_the_client(error.__traceback__)
         span = span * 0.9 if done else min(span * 1.1, 0.01)
@@ -158,6 +158,7 @@ def by_another_thread(subject: Subject, command: Callable[[], None], times: int)
     going = True
     raised = False
     steps = 0
+    span = 1000.0  # of steps within which it comes; finds by itself how long a command takes
 
     def work() -> None:
         nonlocal raised
@@ -177,16 +178,18 @@ def by_another_thread(subject: Subject, command: Callable[[], None], times: int)
         for _ in range(times * ROUNDS_MOST):
             if landed == times:
                 break
-            steps = subject.choice.choice((0, 10, 100, 1000, 3000))
+            steps = int(subject.choice.random() * span)
             try:
-                raised = False
+                raised = done = False
                 go.release()
                 command()
+                done = True
                 while not raised:
                     time.sleep(0)
                 time.sleep(0)
             except Interrupted as error:
                 landed += within_the_client(error.__traceback__)
+            span = max(span * 0.9, 1.0) if done else min(span * 1.2, 3000.0)
             subject.look()
     finally:
         going = False

@@ -27,7 +27,7 @@ def interrupted(server: Server, how: str, exchange: str, command: str) -> None:
         [sys.executable, "-m", "interrupting", address, how, exchange, command, str(TIMES), seed],
         capture_output=True,
         text=True,
-        timeout=3 * PATIENCE,
+        timeout=5 * PATIENCE,
         env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
     )
     assert run.returncode == 0, run.stderr
@@ -45,9 +45,9 @@ def test_keyboard_interrupts(running_embedded: Server, exchange: str, command: s
 @pytest.mark.parametrize("command", ["get", "get_many", "set_many", "incr"])
 @pytest.mark.parametrize("exchange", ["plain", "any"])
 def test_exceptions_raised_by_another_thread(
-    running_memcached: Server, exchange: str, command: str
+    running_embedded: Server, exchange: str, command: str
 ) -> None:
-    interrupted(running_memcached, "exception", exchange, command)
+    interrupted(running_embedded, "exception", exchange, command)
 
 
 @pytest.mark.parametrize("command", ["get", "get_many", "set_many", "incr"])
