@@ -12,6 +12,7 @@ a batch goes out in windows that both sides' buffers can take, each read before 
 
 from __future__ import annotations
 
+import _socket
 import os
 from time import monotonic
 
@@ -103,6 +104,8 @@ class AnyExchange:
         self._record = record
         self._forks = fork_count()
         self._recv_into = getattr(sock, "recv_into", None)
+        # Anything else that is assigned as a socket may have a fileno that tells nothing.
+        self._fileno = sock.fileno if isinstance(sock, _socket.socket) else _no_number
         self._shortened = False  # the socket's own timeout is less than the operation's
         self._under_way: Any = None  # the steps of a command that `begin` began
 
@@ -194,7 +197,11 @@ class AnyExchange:
     def _is_stale(self) -> bool:
         """Whether the connection is of no use for a command that begins now."""
         now = monotonic()
-        if self._forks != fork_count() or (now - self.used_at_seconds > 1 and not self._is_fresh()):
+        if (
+            self._forks != fork_count()
+            or self._fileno() < 0  # closed by hand
+            or (now - self.used_at_seconds > 1 and not self._is_fresh())
+        ):
             return True
         self.used_at_seconds = now
         self.received = False
@@ -392,6 +399,10 @@ class AnyExchange:
         self._parser.feed(data)
         self._parser.parse(DRAIN, b"", self._storing)
         return True
+
+
+def _no_number() -> int:
+    return 0
 
 
 def _readable(sock: Any) -> bool:

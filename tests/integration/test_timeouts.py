@@ -1,4 +1,4 @@
-"""`timeout` bounds an operation as a whole, however its bytes come; signals are handled meanwhile."""
+"""`timeout` bounds an operation as a whole, however its bytes come; signals are handled in it."""
 
 from __future__ import annotations
 
