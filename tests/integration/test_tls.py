@@ -1,0 +1,174 @@
+"""TLS against a real memcached, with certificates made for the occasion: good ones and bad ones."""
+
+from __future__ import annotations
+
+import ssl
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cymemcache import Client, MemcacheError
+from cymemcache.testing import MemcachedProcess
+from exchanges import open_sockets
+from wire import MEBIBYTE, PATIENCE
+
+
+def openssl(*arguments: str | Path) -> None:
+    subprocess.run(["openssl", *arguments], check=True, capture_output=True)
+
+
+class Authority:
+    """A certificate authority in a directory of its own."""
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+        self.certificate = directory / "ca.crt"
+        self._key = directory / "ca.key"
+        openssl(
+            *(
+                "req",
+                "-x509",
+                "-newkey",
+                "rsa:2048",
+                "-nodes",
+                "-days",
+                "2",
+                "-subj",
+                "/CN=test ca",
+            ),
+            *("-addext", "keyUsage=critical,keyCertSign", "-keyout", self._key),
+            *("-out", self.certificate),
+        )
+
+    def issue(self, name: str, days: int = 1) -> tuple[Path, Path]:
+        """The files of a certificate for `name` and of its key."""
+        base = self._directory / f"{name}-{days}"
+        certificate, key, request = (base.with_suffix(end) for end in (".crt", ".key", ".csr"))
+        extensions = base.with_suffix(".ext")
+        kind = "IP" if name[0].isdigit() else "DNS"
+        extensions.write_text(f"subjectAltName={kind}:{name}\nauthorityKeyIdentifier=keyid\n")
+        openssl(
+            *("req", "-newkey", "rsa:2048", "-nodes", "-subj", f"/CN={name}"),
+            *("-keyout", key, "-out", request),
+        )
+        openssl(
+            *("x509", "-req", "-in", request, "-CA", self.certificate, "-CAkey", self._key),
+            *("-CAcreateserial", "-days", str(days), "-extfile", extensions, "-out", certificate),
+        )
+        return certificate, key
+
+
+@pytest.fixture(scope="module")
+def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
+    return Authority(tmp_path_factory.mktemp("authority"))
+
+
+@pytest.fixture
+def trusting(authority: Authority) -> ssl.SSLContext:
+    """What a user makes: certificates and names are verified."""
+    return ssl.create_default_context(cafile=str(authority.certificate))
+
+
+@pytest.fixture
+def address(
+    authority: Authority, memcached_factory: Callable[..., MemcachedProcess]
+) -> tuple[str, int]:
+    found: tuple[str, int] = memcached_factory("-I", "8m", tls=authority.issue("127.0.0.1")).address
+    return found
+
+
+def test_commands_over_tls(address: tuple[str, int], trusting: ssl.SSLContext) -> None:
+    with Client(address, tls_context=trusting, timeout=PATIENCE) as client:
+        assert client.set("k", b"value", noreply=False) is True
+        assert client.get("k") == b"value"
+        assert isinstance(client.sock, ssl.SSLSocket)
+        for number in range(50):
+            client.set("k", b"%d" % number, noreply=True)
+            assert client.get("k") == b"%d" % number
+        assert client.incr("k", 1) == 50
+
+
+def test_large_values_and_batches_over_tls(
+    address: tuple[str, int], trusting: ssl.SSLContext
+) -> None:
+    items = {f"k{number}": b"%d:" % number * 50 for number in range(5000)}
+    large = bytes(range(256)) * (5 * MEBIBYTE // 256)
+    with Client(address, tls_context=trusting, timeout=PATIENCE) as client:
+        assert client.set_many(items, noreply=False) == []
+        assert client.get_many(items) == items
+        assert client.set("large", large, noreply=False) is True
+        assert client.get("large") == large
+        assert client.get_many(["large", "k1"]) == {"large": large, "k1": items["k1"]}
+        assert client.delete_many(items, noreply=False) is True
+        assert client.get_many(items) == {}
+
+
+def test_an_idle_connection_with_session_tickets_on_it_is_used_again(
+    address: tuple[str, int], trusting: ssl.SSLContext
+) -> None:
+    with Client(address, tls_context=trusting, timeout=PATIENCE) as client:
+        client.set("k", b"value", noreply=False)
+        used = client.sock
+        time.sleep(1.1)
+        assert client.get("k") == b"value"
+        assert client.sock is used
+
+
+def test_a_connection_that_the_server_closed_is_dialled_anew(
+    authority: Authority,
+    trusting: ssl.SSLContext,
+    memcached_factory: Callable[..., MemcachedProcess],
+) -> None:
+    server = memcached_factory("-o", "idle_timeout=1", tls=authority.issue("127.0.0.1"))
+    with Client(server.address, tls_context=trusting, timeout=PATIENCE) as client:
+        client.set("k", b"value", noreply=False)
+        time.sleep(3.2)
+        assert client.set("k", b"other", noreply=False) is True
+        assert client.get("k") == b"other"
+
+
+def refused(address: Any, context: ssl.SSLContext, why: str) -> None:
+    before = open_sockets()
+    client = Client(address, tls_context=context, timeout=PATIENCE)
+    for _ in range(2):
+        with pytest.raises(ssl.SSLCertVerificationError, match=why):
+            client.set("k", b"value", noreply=False)
+    assert client.sock is None
+    assert open_sockets().keys() == before.keys()
+
+
+def test_an_unknown_authority_is_refused(address: tuple[str, int]) -> None:
+    refused(address, ssl.create_default_context(), "unable to get local issuer|self.signed")
+
+
+def test_a_certificate_for_another_name_is_refused(
+    authority: Authority,
+    trusting: ssl.SSLContext,
+    memcached_factory: Callable[..., MemcachedProcess],
+) -> None:
+    server = memcached_factory(tls=authority.issue("cache.example.org"))
+    refused(server.address, trusting, "IP address mismatch|doesn't match")
+
+
+def test_an_expired_certificate_is_refused(
+    authority: Authority,
+    trusting: ssl.SSLContext,
+    memcached_factory: Callable[..., MemcachedProcess],
+) -> None:
+    # memcached itself does not mind a certificate that ends before it begins.
+    server = memcached_factory(tls=authority.issue("127.0.0.1", days=-1))
+    refused(server.address, trusting, "expired")
+
+
+def test_a_client_without_tls_gets_no_answer(address: tuple[str, int]) -> None:
+    with Client(address, timeout=2) as client, pytest.raises((OSError, MemcacheError)):
+        client.get("k")
+
+
+def test_tls_over_a_unix_socket_is_refused(trusting: ssl.SSLContext) -> None:
+    with pytest.raises(ValueError, match="tls_context"):
+        Client("/tmp/socket", tls_context=trusting)
