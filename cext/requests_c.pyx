@@ -147,7 +147,7 @@ cdef bytes cas_of(object cas):
     if isinstance(cas, str) and (<str>cas).isascii():
         token = str.encode(cas, "ascii")
     elif isinstance(cas, bytes):
-        token = bytes(cas)
+        token = b"".join((cas,))  # without what a subclass says that it is
     else:
         raise _arguments.cas_error(cas)
     text = PyBytes_AS_STRING(token)

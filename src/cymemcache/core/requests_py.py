@@ -67,7 +67,7 @@ class Requests:
             except UnicodeEncodeError:
                 raise arguments.key_encoding_error(key, self._unicode) from None
         elif isinstance(key, bytes):
-            wire = key
+            wire = _exact(key)
         else:
             raise arguments.key_type_error(key)
         wire = self._prefix + wire
@@ -215,7 +215,7 @@ class Requests:
 
     def _encoded(self, value: Any, serialize: Any) -> bytes:
         if isinstance(value, bytes):
-            return value
+            return _exact(value)
         if isinstance(value, str):
             return self._text(value)
         if isinstance(value, int) and not isinstance(value, bool):
@@ -300,12 +300,18 @@ class Requests:
         return arguments.raw(command, self._unicode)
 
 
+def _exact(data: bytes) -> bytes:
+    """The bytes themselves, where a subclass may say other things of them than they are."""
+    return data if type(data) is bytes else b"".join((data,))
+
+
 def _integer(value: Any, name: str, least: int, most: int) -> int:
     if not isinstance(value, int):
         raise arguments.integer_error(name, value)
-    if not least <= value <= most:
+    number = int.__index__(value)  # whatever a subclass says that it is
+    if not least <= number <= most:
         raise arguments.range_error(name, least, most)
-    return int(value)
+    return number
 
 
 def _exptime(value: Any) -> int:
@@ -322,7 +328,7 @@ def _cas(cas: Any) -> bytes:
     if isinstance(cas, str) and cas.isascii():
         token = str.encode(cas, "ascii")
     elif isinstance(cas, bytes):
-        token = bytes(cas)
+        token = _exact(cas)
     else:
         raise arguments.cas_error(cas)
     if not token.isdigit() or len(token) > 20 or int(token) > UINT64_MAX:
