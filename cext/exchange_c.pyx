@@ -383,13 +383,14 @@ cdef class PlainExchange:
         waiting.fd = self.fd
         waiting.events = self.events()
         while True:
+            # Before each poll: a signal that came while no system call was under way ends none.
+            self.check_signals()
             if self.timeout_ns >= 0:
                 left = began + self.timeout_ns - monotonic()
                 if left <= 0:
                     raise timeout_error(self.timeout)
             if polled(&waiting, 1, left) > 0:
                 return waiting.revents
-            self.check_signals()
 
     cdef short events(self) noexcept:
         return POLLIN | POLLOUT if self.sent < PyBytes_GET_SIZE(self.data) else POLLIN
@@ -510,8 +511,8 @@ def gather(list exchanges not None, object timeout):
                         if outcomes[i] is NEED_DATA:
                             outcomes[i] = Failed(timeout_error(timeout))
                     return outcomes
+            PyErr_CheckSignals()  # before each poll, as in `wait`
             if polled(sockets, count, left) == 0:
-                PyErr_CheckSignals()
                 continue
             for i in range(count):
                 if outcomes[i] is NEED_DATA and sockets[i].revents:

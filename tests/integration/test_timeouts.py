@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import _thread
 import signal
 import threading
 import time
@@ -162,4 +163,29 @@ def test_a_signal_handler_that_raises_ends_the_command_and_its_connection(
             client.get("k")
     assert client.sock is None
     assert len(open_sockets()) < before
+    assert client.get("absent") is None
+
+
+def test_a_signal_that_ends_no_system_call_is_handled_before_the_next_one_waits(
+    connect: Callable[..., Client],
+    running: EmbeddedServer,
+    ring: Callable[[Callable[[], None], float], None],
+) -> None:
+    class Stop(BaseException):
+        pass
+
+    def stop() -> None:
+        raise Stop
+
+    client = connect(timeout=PATIENCE)
+    client.set("k", b"v" * 200, noreply=False)
+    ring(stop, PATIENCE)  # long after the signal that is raised below, without the kernel
+    with running.inject(Trickle(0.01)):
+        timer = threading.Timer(0.1, _thread.interrupt_main, (signal.SIGALRM,))
+        timer.start()
+        with pytest.raises(Stop):
+            client.get("k")
+        timer.join()
+    # It landed in the middle of the command, not after the last piece of its reply.
+    assert client.sock is None
     assert client.get("absent") is None
