@@ -13,8 +13,10 @@ from typing import Any
 
 import pytest
 
+from cymemcache import Client
 from cymemcache.testing import EmbeddedServer, MemcachedProcess
 from cymemcache.testing.process import accepts, free_port
+from exchanges import MODULES
 from wire import PATIENCE, Server
 
 KINDS = ["memcached", "embedded"]
@@ -48,6 +50,34 @@ def both(running_memcached: Server, running_embedded: Server) -> tuple[Server, S
     running_memcached.flush()
     running_embedded.flush()
     return running_memcached, running_embedded
+
+
+@pytest.fixture
+def embedded() -> Iterator[EmbeddedServer]:
+    """An embedded server of a test's own, which records what it is asked."""
+    with EmbeddedServer(recording=True) as server:
+        yield server
+
+
+@pytest.fixture
+def patience() -> float:
+    """The timeout of clients in tests that are not about timeouts."""
+    return PATIENCE
+
+
+@pytest.fixture(params=sorted(MODULES))
+def connect(request: pytest.FixtureRequest, patience: float) -> Iterator[Callable[..., Client]]:
+    """Makes clients over one of the two exchanges, closed with the test."""
+    clients = []
+
+    def make(address: Any, **options: Any) -> Client:
+        options = {"timeout": patience, "socket_module": MODULES[request.param], **options}
+        clients.append(Client(address, **options))
+        return clients[-1]
+
+    yield make
+    for client in clients:
+        client.close()
 
 
 @pytest.fixture

@@ -10,7 +10,6 @@ import subprocess
 import sys
 import textwrap
 from collections.abc import Callable, Iterator
-from typing import Any
 
 import pytest
 
@@ -23,19 +22,9 @@ MANY = 300_000
 LONG = 100.0  # seconds for a batch of that size, on whatever machine
 
 
-@pytest.fixture(params=sorted(MODULES))
-def connect(request: pytest.FixtureRequest) -> Iterator[Callable[..., Client]]:
-    """Makes clients over one of the two exchanges, closed with the test."""
-    clients = []
-
-    def make(address: Any, **options: Any) -> Client:
-        options = {"timeout": LONG, "socket_module": MODULES[request.param], **options}
-        clients.append(Client(address, **options))
-        return clients[-1]
-
-    yield make
-    for client in clients:
-        client.close()
+@pytest.fixture
+def patience() -> float:
+    return LONG
 
 
 @pytest.fixture

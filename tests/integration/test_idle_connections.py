@@ -9,7 +9,7 @@ import os
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -17,30 +17,9 @@ import pytest
 from cymemcache import Client, MemcacheUnexpectedCloseError
 from cymemcache.testing import Close, Cut, Delay, EmbeddedServer, MemcachedProcess
 from cymemcache.testing.process import free_port
-from exchanges import MODULES, open_sockets
-from wire import PATIENCE
+from exchanges import open_sockets
 
 IDLE = 3.2  # seconds after which memcached has closed a connection at idle_timeout=1
-
-
-@pytest.fixture(params=sorted(MODULES))
-def connect(request: pytest.FixtureRequest) -> Iterator[Callable[..., Client]]:
-    clients = []
-
-    def make(address: Any, **options: Any) -> Client:
-        options = {"timeout": PATIENCE, "socket_module": MODULES[request.param], **options}
-        clients.append(Client(address, **options))
-        return clients[-1]
-
-    yield make
-    for client in clients:
-        client.close()
-
-
-@pytest.fixture
-def embedded() -> Iterator[EmbeddedServer]:
-    with EmbeddedServer(recording=True) as server:
-        yield server
 
 
 def test_reads_and_writes_after_the_server_closed_idle_connections(

@@ -17,7 +17,7 @@ import pytest
 
 from cymemcache import Client, MemcacheUnexpectedCloseError, MemcacheUnknownError
 from cymemcache.testing import Answer, Close, EmbeddedServer
-from exchanges import MODULES, open_sockets
+from exchanges import open_sockets
 from wire import MEBIBYTE, PATIENCE, Server
 
 ERRORS = [
@@ -25,27 +25,6 @@ ERRORS = [
     b"CLIENT_ERROR bad data chunk\r\n",
     b"ERROR\r\n",
 ]
-
-
-@pytest.fixture(params=sorted(MODULES))
-def connect(request: pytest.FixtureRequest) -> Iterator[Callable[..., Client]]:
-    """Makes clients over one of the two exchanges, closed with the test."""
-    clients = []
-
-    def make(address: Any, **options: Any) -> Client:
-        options = {"timeout": PATIENCE, "socket_module": MODULES[request.param], **options}
-        clients.append(Client(address, **options))
-        return clients[-1]
-
-    yield make
-    for client in clients:
-        client.close()
-
-
-@pytest.fixture
-def embedded() -> Iterator[EmbeddedServer]:
-    with EmbeddedServer(recording=True) as server:
-        yield server
 
 
 @pytest.fixture

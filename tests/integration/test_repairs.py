@@ -11,7 +11,7 @@ import os
 import signal
 import socket
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
@@ -20,29 +20,7 @@ import pytest
 from cymemcache import Client, MemcacheIllegalInputError, MemcacheServerError, serde
 from cymemcache.testing import Delay, EmbeddedServer, Trickle
 from cymemcache.testing.process import free_port
-from exchanges import MODULES
 from wire import MEBIBYTE, PATIENCE, Server
-
-
-@pytest.fixture(params=sorted(MODULES))
-def connect(request: pytest.FixtureRequest) -> Iterator[Callable[..., Client]]:
-    """Makes clients over one of the two exchanges, closed with the test."""
-    clients = []
-
-    def make(address: Any, **options: Any) -> Client:
-        options = {"timeout": PATIENCE, "socket_module": MODULES[request.param], **options}
-        clients.append(Client(address, **options))
-        return clients[-1]
-
-    yield make
-    for client in clients:
-        client.close()
-
-
-@pytest.fixture
-def embedded() -> Iterator[EmbeddedServer]:
-    with EmbeddedServer(recording=True) as server:
-        yield server
 
 
 class Interruption(BaseException):

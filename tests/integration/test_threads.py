@@ -16,26 +16,10 @@ import pytest
 
 from cymemcache import Client
 from cymemcache.testing import EmbeddedServer
-from exchanges import MODULES
 from wire import PATIENCE, Server
 
 THREADS = 16
 SECONDS = 1.0
-
-
-@pytest.fixture(params=sorted(MODULES))
-def connect(request: pytest.FixtureRequest) -> Iterator[Callable[..., Client]]:
-    """Makes clients over one of the two exchanges, closed with the test."""
-    clients = []
-
-    def make(address: Any, **options: Any) -> Client:
-        options = {"timeout": PATIENCE, "socket_module": MODULES[request.param], **options}
-        clients.append(Client(address, **options))
-        return clients[-1]
-
-    yield make
-    for client in clients:
-        client.close()
 
 
 @pytest.fixture(params=[0.005, 1e-6], ids=["usual-switches", "many-switches"])

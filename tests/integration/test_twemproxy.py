@@ -9,29 +9,12 @@ import random
 import socket
 import threading
 from collections.abc import Callable, Iterator
-from typing import Any
 
 import pytest
 
 from cymemcache import Client, MemcacheUnknownError
 from cymemcache.testing import MemcachedProcess
-from exchanges import MODULES
 from wire import PATIENCE
-
-
-@pytest.fixture(params=sorted(MODULES))
-def connect(request: pytest.FixtureRequest) -> Iterator[Callable[..., Client]]:
-    """Makes clients over one of the two exchanges, closed with the test."""
-    clients = []
-
-    def make(address: Any, **options: Any) -> Client:
-        options = {"timeout": PATIENCE, "socket_module": MODULES[request.param], **options}
-        clients.append(Client(address, **options))
-        return clients[-1]
-
-    yield make
-    for client in clients:
-        client.close()
 
 
 @pytest.fixture
