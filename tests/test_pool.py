@@ -1,0 +1,290 @@
+"""The idle connections of one client, without a socket: which one is taken next, which belong to
+whom, and which are closed when.  A stand-in for a connection records what the pool does with it;
+the pool of the compiled core and that of the pure one are the same class with the same contract.
+"""
+
+from __future__ import annotations
+
+import gc
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from cymemcache import pool as pool_module
+from cymemcache.pool import IDLE_SECONDS, ConnectionPool
+
+
+class Connection:
+    """A connection as far as a pool looks at it."""
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+        self.generation = -1
+        self.used_at_seconds = 0.0
+        self.unacknowledged = 0
+        self.closed = 0
+        self.discarded = 0
+        self.asked: list[bytes] = []
+        self.failure: BaseException | None = None
+
+    def __repr__(self) -> str:
+        return f"<{self.number}>"
+
+    def call(self, request: bytes, kind: int) -> bytes:
+        self.asked.append(request)
+        if self.failure is not None:
+            raise self.failure
+        return b"1.6"
+
+    def close(self) -> None:
+        self.closed += 1
+
+    def discard(self) -> None:
+        self.discarded += 1
+        self.close()
+
+    def release(self) -> None:
+        self.closed += 1
+
+
+class Dialled:
+    """Dials stand-ins, numbered from 0."""
+
+    def __init__(self) -> None:
+        self.made: list[Connection] = []
+        self.meanwhile: Callable[[], None] | None = None
+
+    def __call__(self) -> Any:
+        if self.meanwhile is not None:
+            self.meanwhile()
+        self.made.append(Connection(len(self.made)))
+        return self.made[-1]
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """The pool's clock: one number, to be set."""
+    now = [1000.0]
+    monkeypatch.setattr(pool_module, "monotonic", lambda: now[0])
+    return now
+
+
+@pytest.fixture
+def dialled() -> Dialled:
+    return Dialled()
+
+
+@pytest.fixture
+def pool(clock: list[float], dialled: Dialled) -> ConnectionPool:
+    return ConnectionPool(dialled)
+
+
+def in_a_thread(action: Callable[[], Any]) -> Any:
+    results: list[Any] = []
+    thread = threading.Thread(target=lambda: results.append(action()))
+    thread.start()
+    thread.join()
+    return results[0]
+
+
+def test_the_first_connections_are_dialled(pool: ConnectionPool, dialled: Dialled) -> None:
+    assert [pool.take(), pool.take()] == dialled.made
+    assert len(dialled.made) == 2
+
+
+def test_the_last_one_returned_is_taken_first(pool: ConnectionPool, dialled: Dialled) -> None:
+    first, second, third = pool.take(), pool.take(), pool.take()
+    for connection in (second, third, first):
+        pool.give(connection)
+    assert [pool.take(), pool.take(), pool.take()] == [first, third, second]
+    assert len(dialled.made) == 3
+
+
+def test_peek_shows_the_next_one_and_leaves_it(pool: ConnectionPool) -> None:
+    assert pool.peek() is None
+    connection = pool.take()
+    assert pool.peek() is None
+    pool.give(connection)
+    assert pool.peek() is connection
+    assert pool.take() is connection
+
+
+def test_a_held_connection_is_its_threads_own(pool: ConnectionPool, dialled: Dialled) -> None:
+    mine = pool.take()
+    other = pool.take()
+    pool.give(other)
+    pool.hold(mine)
+    assert pool.peek() is mine
+    assert in_a_thread(pool.peek) is other
+    taken = in_a_thread(lambda: [pool.take(), pool.take()])
+    assert taken == [other, dialled.made[2]]
+    assert pool.take() is mine
+    assert pool.take() is dialled.made[3]
+
+
+def test_holding_a_second_one_makes_the_first_idle(pool: ConnectionPool) -> None:
+    first, second = pool.take(), pool.take()
+    pool.hold(first)
+    pool.hold(second)
+    assert pool.take() is second
+    assert pool.take() is first
+
+
+def test_what_a_thread_that_has_ended_was_holding_is_used_again(
+    pool: ConnectionPool, dialled: Dialled
+) -> None:
+    def hold() -> Any:
+        connection = pool.take()
+        pool.hold(connection)
+        return connection
+
+    left = in_a_thread(hold)
+    assert pool.take() is left
+    assert len(dialled.made) == 1
+
+
+def test_what_a_living_thread_holds_is_not_taken_by_another(
+    pool: ConnectionPool, dialled: Dialled
+) -> None:
+    held, done = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        pool.hold(pool.take())
+        held.set()
+        done.wait()
+
+    thread = threading.Thread(target=hold)
+    thread.start()
+    held.wait()
+    try:
+        assert pool.take() is dialled.made[1]
+    finally:
+        done.set()
+        thread.join()
+
+
+def test_close_closes_the_idle_ones_now_and_those_in_use_when_they_come_back(
+    pool: ConnectionPool, dialled: Dialled
+) -> None:
+    used, idle = pool.take(), pool.take()
+    pool.give(idle)
+    pool.close()
+    assert (used.closed, idle.closed) == (0, 1)
+    pool.give(used)
+    assert used.closed == 1
+    assert pool.take() is dialled.made[2]
+
+
+def test_a_held_one_in_use_while_the_pool_closes_is_closed_when_it_comes_back(
+    pool: ConnectionPool, dialled: Dialled
+) -> None:
+    connection = pool.take()
+    pool.close()
+    pool.hold(connection)
+    assert connection.closed == 1
+    assert pool.take() is dialled.made[1]
+
+
+def test_close_waits_for_the_noreply_commands_of_its_thread(pool: ConnectionPool) -> None:
+    connection = pool.take()
+    pool.hold(connection)
+    pool.close()
+    assert connection.asked == [b"version\r\n"]
+    assert connection.closed == 1
+    assert connection.discarded == 0
+
+
+def test_close_passes_over_a_connection_that_fails(pool: ConnectionPool) -> None:
+    connection = pool.take()
+    connection.failure = ConnectionResetError("gone")
+    pool.hold(connection)
+    pool.close()
+    assert connection.discarded == 1
+    assert pool.peek() is None
+
+
+def test_an_interruption_while_close_waits_comes_out_and_the_connection_is_closed(
+    pool: ConnectionPool,
+) -> None:
+    connection = pool.take()
+    connection.failure = KeyboardInterrupt()
+    pool.hold(connection)
+    with pytest.raises(KeyboardInterrupt):
+        pool.close()
+    assert connection.discarded == 1
+
+
+def test_a_connection_dialled_while_the_pool_closes_is_closed_when_it_comes_back(
+    pool: ConnectionPool, dialled: Dialled
+) -> None:
+    dialled.meanwhile = pool.close
+    connection = pool.take()
+    dialled.meanwhile = None
+    assert connection.closed == 0
+    pool.give(connection)
+    assert connection.closed == 1
+
+
+def test_an_adopted_connection_is_the_only_idle_one(pool: ConnectionPool, dialled: Dialled) -> None:
+    before, adopted = pool.take(), Connection(99)
+    pool.give(before)
+    pool.adopt(adopted)  # type: ignore[arg-type]
+    assert before.closed == 1
+    assert pool.take() is adopted
+    pool.give(adopted)  # type: ignore[arg-type]
+    assert adopted.closed == 0
+    assert pool.take() is adopted
+    assert len(dialled.made) == 1
+
+
+def test_connections_that_nobody_uses_are_closed_when_another_comes_back(
+    pool: ConnectionPool, clock: list[float]
+) -> None:
+    busy, forgotten, fresh = pool.take(), pool.take(), pool.take()
+    forgotten.used_at_seconds = clock[0]
+    fresh.used_at_seconds = clock[0] + IDLE_SECONDS
+    pool.give(forgotten)
+    pool.give(fresh)
+    clock[0] += IDLE_SECONDS + 1
+    busy.used_at_seconds = clock[0]
+    pool.give(busy)
+    assert [forgotten.closed, fresh.closed, busy.closed] == [1, 0, 0]
+    assert [pool.take(), pool.take()] == [busy, fresh]
+
+
+def test_held_connections_expire_too(pool: ConnectionPool, clock: list[float]) -> None:
+    held = pool.take()
+    held.used_at_seconds = clock[0]
+    in_a_thread(lambda: pool.hold(held))
+    busy = Connection(99)
+    busy.generation = held.generation
+    clock[0] += IDLE_SECONDS + 1
+    busy.used_at_seconds = clock[0]
+    pool.give(busy)  # type: ignore[arg-type]
+    assert held.closed == 1
+    assert busy.closed == 0
+
+
+def test_a_forked_child_uses_and_keeps_none_of_its_parents_connections(
+    pool: ConnectionPool, dialled: Dialled
+) -> None:
+    idle, held, used = pool.take(), pool.take(), pool.take()
+    pool.give(idle)
+    pool.hold(held)
+    pool.reset_after_fork()
+    assert pool.peek() is None
+    assert pool.take() is dialled.made[3]
+    pool.give(used)
+    assert used.closed == 1
+    assert [idle.asked, held.asked] == [[], []]
+
+
+def test_a_pool_keeps_no_connection_that_its_holder_lost(
+    pool: ConnectionPool, dialled: Dialled
+) -> None:
+    pool.take()
+    dialled.made.clear()
+    gc.collect()
+    assert not any(isinstance(thing, Connection) for thing in gc.get_objects())
