@@ -121,7 +121,7 @@ def within_the_client(traceback: TracebackType | None) -> bool:
 
 def by_signals(subject: Subject, command: Callable[[], None], times: int) -> int:
     """KeyboardInterrupt, from a timer of the kernel's."""
-    rung = False
+    rung = done = False
 
     def ring(number: int, frame: object) -> None:
         nonlocal rung
@@ -131,17 +131,23 @@ def by_signals(subject: Subject, command: Callable[[], None], times: int) -> int
     signal.signal(signal.SIGALRM, ring)
     span = 1e-3  # seconds within which it comes; finds by itself how long a command takes
     landed = 0
+
+    # A function of its own: what is raised at a loop's jump back can miss a handler around it.
+    def attempt() -> None:
+        nonlocal rung, done
+        rung = done = False
+        signal.setitimer(signal.ITIMER_REAL, 1e-6 + subject.choice.random() * span)
+        command()
+        done = True
+        # None may come later.  (One can be lost: a finalizer's exceptions are ignored.)
+        while not rung:
+            time.sleep(0)  # the interpreter can overlook a signal until it takes the GIL again
+
     for _ in range(times * ROUNDS_MOST):
         if landed == times:
             break
         try:
-            rung = done = False
-            signal.setitimer(signal.ITIMER_REAL, 1e-6 + subject.choice.random() * span)
-            command()
-            done = True
-            # None may come later.  (One can be lost: a finalizer's exceptions are ignored.)
-            while not rung:
-                time.sleep(0)  # the interpreter can overlook a signal until it takes the GIL again
+            attempt()
         except KeyboardInterrupt as error:
             landed += within_the_client(error.__traceback__)
         span = span * 0.9 if done else min(span * 1.1, 0.01)
@@ -156,7 +162,7 @@ def by_another_thread(subject: Subject, command: Callable[[], None], times: int)
     main = ctypes.c_ulong(threading.get_ident())
     go = threading.Semaphore(0)
     going = True
-    raised = False
+    raised = done = False
     steps = 0
     span = 1000.0  # of steps within which it comes; finds by itself how long a command takes
 
@@ -174,19 +180,24 @@ def by_another_thread(subject: Subject, command: Callable[[], None], times: int)
     thread = threading.Thread(target=work)
     thread.start()
     landed = 0
+
+    def attempt() -> None:  # a function of its own, as above
+        nonlocal raised, done
+        raised = done = False
+        go.release()
+        command()
+        done = True
+        while not raised:
+            time.sleep(0)
+        time.sleep(0)
+
     try:
         for _ in range(times * ROUNDS_MOST):
             if landed == times:
                 break
             steps = int(subject.choice.random() * span)
             try:
-                raised = done = False
-                go.release()
-                command()
-                done = True
-                while not raised:
-                    time.sleep(0)
-                time.sleep(0)
+                attempt()
             except Interrupted as error:
                 landed += within_the_client(error.__traceback__)
             span = max(span * 0.9, 1.0) if done else min(span * 1.2, 3000.0)
