@@ -22,7 +22,8 @@ from typing import Any
 import pytest
 
 from cymemcache import Client, MemcacheUnexpectedCloseError
-from cymemcache.testing import Answer, Delay, EmbeddedServer
+from cymemcache.testing import Answer, Delay, EmbeddedServer, Fault
+from cymemcache.testing.faults import Entry
 from exchanges import MODULES, WrappedSocket, module_with, open_sockets
 from wire import MEBIBYTE, PATIENCE, Server
 
@@ -230,10 +231,23 @@ def _peer(number: int) -> Any:
 # -- in the middle of one --------------------------------------------------------------------------
 
 
+class Held(Fault):
+    """The server stands still at the command, and serves nobody, until it is released."""
+
+    def __init__(self) -> None:
+        self.reached = threading.Event()
+        self.released = threading.Event()
+
+    def entries(self, reply: bytes) -> list[Entry]:
+        self.reached.set()
+        assert self.released.wait(60)
+        return [reply]
+
+
 def interrupted_by_a_fork(
-    command: Callable[[], Any], seconds: float, in_child: Callable[[], Any]
+    command: Callable[[], Any], held: Held, in_child: Callable[[], Any], after: float = 0
 ) -> tuple[Any, Child]:
-    """Run `command` with a signal after `seconds`, whose handler forks.
+    """Run `command` with a signal `after` seconds at which the server is held; its handler forks.
 
     Gives what the command came to in the parent; the child goes on with `in_child`, and tells both
     the error that the command ended with there and what that returned.
@@ -242,11 +256,17 @@ def interrupted_by_a_fork(
 
     def fork(number: int, frame: object) -> None:
         children.append(Child())
+        held.released.set()
+
+    def ring() -> None:
+        assert held.reached.wait(60)
+        time.sleep(after)
+        signal.pthread_kill(main, signal.SIGUSR1)
 
     previous = signal.signal(signal.SIGUSR1, fork)
     main = threading.get_ident()
-    timer = threading.Timer(seconds, lambda: signal.pthread_kill(main, signal.SIGUSR1))
-    timer.start()
+    ringer = threading.Thread(target=ring)
+    ringer.start()
     error: BaseException | None = None
     result = None
     try:
@@ -259,8 +279,8 @@ def interrupted_by_a_fork(
             return type(error).__name__, str(error), in_child()
 
         children[0].run(tell)
+    ringer.join()
     signal.signal(signal.SIGUSR1, previous)
-    timer.join()
     assert error is None, error
     return result, children[0]
 
@@ -273,9 +293,10 @@ def test_a_fork_while_a_reply_is_awaited_leaves_the_reply_to_the_parent(
     client.set("other", b"both's", noreply=False)
     # Several times: which process a reply goes to where both read may be chance.
     for _ in range(5):
-        embedded.inject(Delay(0.1), key="k")
+        held = Held()
+        embedded.inject(held, key="k")
         result, child = interrupted_by_a_fork(
-            lambda: client.get("k"), 0.03, lambda: client.get("other")
+            lambda: client.get("k"), held, lambda: client.get("other")
         )
         assert result == b"parent's"
         kind, text, other = child.result()
@@ -292,12 +313,14 @@ def test_a_fork_while_a_request_is_sent_leaves_the_rest_to_the_parent(
     value = bytes(range(256)) * 65_536  # more than the socket buffers of both sides take
     for noreply in (False, True):
         client.set("k", b"old", noreply=False)
-        embedded.inject(Delay(0.2), verb="delete")
-        client.delete("absent", noreply=True)  # the server reads on only after the delay
+        held = Held()
+        embedded.inject(held, verb="delete")
+        client.delete("absent", noreply=True)
         result, child = interrupted_by_a_fork(
             lambda noreply=noreply: client.set("k", value, noreply=noreply),
-            0.1,
+            held,
             lambda: client.get("absent", "miss"),
+            after=0.1,  # by when the set is stuck
         )
         assert result is True
         kind, text, miss = child.result()
@@ -314,9 +337,10 @@ def test_a_fork_in_the_middle_of_a_batch(
     client = connect(embedded.address)
     items = {f"k{number}": b"%d" % number for number in range(5000)}
     for skip in (0, 2500, 4999):
-        embedded.inject(Delay(0.1), verb="set", skip=skip)
+        held = Held()
+        embedded.inject(held, verb="set", skip=skip)
         result, child = interrupted_by_a_fork(
-            lambda: client.set_many(items, noreply=False), 0.05, lambda: client.get("no", "miss")
+            lambda: client.set_many(items, noreply=False), held, lambda: client.get("no", "miss")
         )
         assert result == []
         kind, _, found = child.result()
