@@ -25,6 +25,7 @@ from cymemcache.core.parser_c cimport ReplyStream
 
 from cymemcache.core.replies import (
     BARRIER,
+    BARRIER_REQUEST as _BARRIER_REQUEST,
     DRAIN,
     NEED_DATA as _NEED_DATA,
     NOREPLY as _NOREPLY,
@@ -82,7 +83,7 @@ cdef object NEED_DATA = _NEED_DATA
 cdef object STALE = _STALE
 cdef int RAW_KIND = RAW
 cdef int NOREPLY = _NOREPLY
-cdef bytes BARRIER_REQUEST = b"version\r\n"
+cdef bytes BARRIER_REQUEST = _BARRIER_REQUEST
 cdef int64_t SECOND = 1000000000
 
 

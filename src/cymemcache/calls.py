@@ -9,6 +9,7 @@ way (`core.PlainCalls`), which leaves everything that is not usual to the method
 from __future__ import annotations
 
 from .core.replies import (
+    BARRIER_REQUEST,
     GET,
     GET_MANY,
     GETS,
@@ -200,6 +201,8 @@ class Calls:
             else:
                 connection = self._pool.take()
                 try:
+                    if connection.unacknowledged:  # the next connection must not overtake them
+                        connection.call(BARRIER_REQUEST, VERSION)
                     connection.send(request, 0)
                 except BaseException:
                     connection.discard()

@@ -19,6 +19,7 @@ from time import monotonic
 from .core import fork_count as compiled_fork_count
 from .core.replies import (
     BARRIER,
+    BARRIER_REQUEST,
     DELETE_MANY,
     DRAIN,
     GET_MANY,
@@ -53,7 +54,6 @@ if TYPE_CHECKING:
 
     Exchange: TypeAlias = "AnyExchange | PlainExchange"
 
-_BARRIER_REQUEST = b"version\r\n"
 
 # Bytes of a batch that go out before its replies are read.  The shortest command is some 12 bytes,
 # the longest reply to one some 50: both directions fit the smallest socket buffers in use.
@@ -291,11 +291,11 @@ class AnyExchange:
             if request:
                 self._send(request)
             return
-        self._send(_BARRIER_REQUEST + request)
-        errors = self._parser.parse(BARRIER, _BARRIER_REQUEST, self._storing)
+        self._send(BARRIER_REQUEST + request)
+        errors = self._parser.parse(BARRIER, BARRIER_REQUEST, self._storing)
         while errors is NEED_DATA:
             yield
-            errors = self._parser.parse(BARRIER, _BARRIER_REQUEST, self._storing)
+            errors = self._parser.parse(BARRIER, BARRIER_REQUEST, self._storing)
         commands, self.unacknowledged, self._storing = self.unacknowledged, 0, False
         self._refusals += errors
         if request:

@@ -16,7 +16,7 @@ from time import monotonic
 from weakref import WeakSet
 
 from .core import IdleConnections
-from .core.replies import STALE, VERSION
+from .core.replies import BARRIER_REQUEST, STALE, VERSION
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -123,7 +123,7 @@ class ConnectionPool(IdleConnections):
     def _settle(self, connection: Exchange) -> None:
         """Close `connection` once its noreply commands are known to be done."""
         try:
-            if connection.call(b"version\r\n", VERSION) is STALE:
+            if connection.call(BARRIER_REQUEST, VERSION) is STALE:
                 connection.discard()
         except BaseException as error:
             connection.discard()

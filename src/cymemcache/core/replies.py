@@ -62,6 +62,9 @@ RAW = 18  # anything up to an end token (given in the place of the keys) -> byte
 BARRIER = 19  # up to a VERSION line -> list of the errors
 DRAIN = 20  # so far -> NEED_DATA, always
 
+# What is sent for a BARRIER.  ("mn" would be shorter, but twemproxy closes on it.)
+BARRIER_REQUEST = b"version\r\n"
+
 # Flags of the stock serde (those of pymemcache, and of python-memcached before it).
 FLAG_BYTES = 0
 FLAG_PICKLE = 1 << 0
