@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import socket
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -33,7 +33,7 @@ from cymemcache.testing import (
     Refuse,
     Trickle,
 )
-from wire import PATIENCE, Server
+from wire import PATIENCE, Server, wait_until
 
 pytest_plugins = ["cymemcache.testing.fixtures"]
 
@@ -48,13 +48,6 @@ def server() -> Iterator[EmbeddedServer]:
 def client(server: EmbeddedServer) -> Iterator[Client]:
     with Client(server.address, timeout=PATIENCE, default_noreply=False) as client:
         yield client
-
-
-def eventually(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + PATIENCE
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.005)
 
 
 def raw(server: EmbeddedServer, *chunks: bytes) -> bytes:
@@ -107,7 +100,7 @@ def test_what_is_wrong_is_said() -> None:
 def test_stopping_ends_what_waits_for_an_answer(server: EmbeddedServer, client: Client) -> None:
     with server.inject(Hang()) as hang, ThreadPoolExecutor(1) as pool:
         waiting = pool.submit(client.get, "k")
-        eventually(lambda: hang.hits == 1)
+        wait_until(lambda: hang.hits == 1)
         server.stop()
         # The client may have asked once more, and found nobody.
         with pytest.raises((MemcacheUnexpectedCloseError, ConnectionError)):
@@ -118,7 +111,7 @@ def test_a_client_may_shut_it_down() -> None:
     with EmbeddedServer(shutdown=True) as server:
         with Client(server.address) as client:
             client.shutdown()
-        eventually(lambda: not server.running)
+        wait_until(lambda: not server.running)
         server.start()
         assert raw(server, b"mn\r\n") == b"MN\r\n"
 
@@ -255,7 +248,7 @@ def test_many_clients_at_once(server: EmbeddedServer) -> None:
     with ThreadPoolExecutor(40) as pool:
         list(pool.map(use, range(40)))
     assert raw(server, b"get n\r\n") == b"VALUE n 0 3\r\n800\r\nEND\r\n"
-    eventually(lambda: server.open_connections == 0)
+    wait_until(lambda: server.open_connections == 0)
 
 
 def test_a_client_that_does_not_read_holds_up_nobody(server: EmbeddedServer) -> None:

@@ -5,13 +5,24 @@ from __future__ import annotations
 import re
 import socket
 import threading
+import time
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 PATIENCE = 20.0  # seconds after which something that must happen has not happened
 
 LONG_KEY = b"k" * 250
 TOO_LONG_KEY = b"k" * 251
 MEBIBYTE = 1 << 20
+
+
+def wait_until(condition: Callable[[], Any]) -> None:
+    """Wait for what must come true."""
+    deadline = time.monotonic() + PATIENCE
+    while not condition():
+        assert time.monotonic() < deadline, "it does not happen"
+        time.sleep(0.001)
 
 
 def block(line: bytes, value: bytes) -> bytes:

@@ -16,7 +16,7 @@ from cymemcache import Client, KeepaliveOpts
 from cymemcache.testing import EmbeddedServer, MemcachedProcess
 from cymemcache.testing.process import free_port
 from exchanges import MODULES, WrappedSocket, module_with, open_sockets
-from wire import PATIENCE, Server
+from wire import PATIENCE, Server, wait_until
 
 SOCKETS = {"plain": socket.socket, "any": WrappedSocket}
 
@@ -137,6 +137,7 @@ def test_an_interrupted_dial_leaves_no_descriptor_and_a_usable_client(
     for _ in range(3):
         with pytest.raises(Stop):
             client.get("k")
+    wait_until(lambda: embedded.open_connections == 0)  # they are this process's, too
     assert open_sockets().keys() == before.keys()
     interrupted = False
     with client:

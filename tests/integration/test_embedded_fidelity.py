@@ -176,6 +176,12 @@ SCRIPTS["sizes"] = (
 def test_a_script_has_the_same_replies(both: tuple[Any, Any], script: bytes) -> None:
     real, embedded = both
     expected = normalized(real.raw(script))
+    deadline = time.monotonic() + PATIENCE
+    # memcached's crawler may not be done yet with what an earlier script asked of it.
+    while b"BUSY" in expected and time.monotonic() < deadline:
+        time.sleep(0.05)
+        real.flush()
+        expected = normalized(real.raw(script))
 
     assert normalized(embedded.raw(script)) == expected
 

@@ -18,7 +18,7 @@ import pytest
 from cymemcache import Client, MemcacheUnexpectedCloseError, MemcacheUnknownError
 from cymemcache.testing import Answer, Close, EmbeddedServer
 from exchanges import open_sockets
-from wire import MEBIBYTE, PATIENCE, Server
+from wire import MEBIBYTE, PATIENCE, Server, wait_until
 
 ERRORS = [
     b"SERVER_ERROR out of memory storing object\r\n",
@@ -62,13 +62,6 @@ class Recorder:
         self._thread.join(PATIENCE)
         self._listener.close()
         assert not self._thread.is_alive()
-
-
-def wait_until(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + PATIENCE
-    while not condition():
-        assert time.monotonic() < deadline, "it does not happen"
-        time.sleep(0.001)
 
 
 def lines(server: EmbeddedServer) -> list[bytes]:

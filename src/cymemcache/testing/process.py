@@ -15,7 +15,6 @@ import time
 from types import TracebackType
 from typing import Any, Self
 
-_ATTEMPTS = 5  # another process can take the free port first
 _READY_PATIENCE = 10.0  # seconds
 _POLL_INTERVAL = 0.01  # seconds
 _STOP_PATIENCE = 5.0  # seconds
@@ -65,16 +64,8 @@ class MemcachedProcess:
             raise FileNotFoundError(
                 "memcached is not installed (Debian, Ubuntu: apt-get install memcached)"
             )
-        for attempt in range(1, _ATTEMPTS + 1):
-            port = self._port or free_port(self._host)
-            try:
-                self._launch(program, port)
-                break
-            except RuntimeError:
-                if self._port is not None or self._path is not None or attempt == _ATTEMPTS:
-                    raise
-        # A second start gets the same port.
-        self._port = port
+        with tempfile.TemporaryDirectory(prefix="cymemcache-") as directory:
+            self._launch(program, os.path.join(directory, "ports"))
         return self
 
     def stop(self) -> None:
@@ -119,23 +110,26 @@ class MemcachedProcess:
             raise RuntimeError("the memcached does not run")
         return self._process.pid
 
-    def _launch(self, program: str, port: int) -> None:
+    def _launch(self, program: str, ports: str) -> None:
         command = [program, *self._arguments]
         if self._path is not None:
-            self._address = self._path
             command += ["-s", self._path]
         else:
-            self._address = (self._host, port)
-            command += ["-l", self._host, "-p", str(port)]
+            # It is memcached that chooses the port: one that we had found free might not stay so.
+            command += ["-l", self._host, "-p", str(self._port or -1)]
         if hasattr(os, "geteuid") and os.geteuid() == 0:
             command += ["-u", "root"]
         with tempfile.TemporaryFile() as said:
             process = subprocess.Popen(
-                command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=said
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=said,
+                env={**os.environ, "MEMCACHED_PORT_FILENAME": ports},
             )
             self._process = process
             try:
-                self._wait_until_ready(process)
+                self._wait_until_ready(process, ports)
             except RuntimeError as error:
                 self.stop()
                 said.seek(0)
@@ -145,13 +139,20 @@ class MemcachedProcess:
                 self.stop()
                 raise
 
-    def _wait_until_ready(self, process: subprocess.Popen[bytes]) -> None:
+    def _wait_until_ready(self, process: subprocess.Popen[bytes], ports: str) -> None:
         deadline = time.monotonic() + _READY_PATIENCE
         while True:
-            # One that has ended must not be taken for the one that has got its port.
             if process.poll() is not None:
                 raise RuntimeError("it has ended")
-            if accepts(self.address):
+            if self._path is not None:
+                if accepts(self._path):
+                    self._address = self._path
+                    return
+            elif os.path.exists(ports):
+                # Written once it listens: a line like "TCP INET: 40381" for each socket.
+                with open(ports) as file:
+                    self._port = int(file.readline().rpartition(":")[2])
+                self._address = (self._host, self._port)  # a second start gets the same port
                 return
             if time.monotonic() > deadline:
                 raise RuntimeError("it accepts no connections")
