@@ -287,7 +287,7 @@ cdef class PlainExchange:
     # -- a command in several steps ------------------------------------------------------------
 
     def begin(self, bytes request not None, int kind, object keys=None):
-        """Send what can be sent of `request` at once; `gather` does the rest.
+        """Send what can be sent of `request` at once; `step` (or `gather`) does the rest.
 
         For noreply commands `kind` is `NOREPLY` and `keys` their number.  `NEED_DATA`, or the
         result where that was all, or `STALE` where the connection turned out unusable before
@@ -333,13 +333,13 @@ cdef class PlainExchange:
         if look:
             result = self.parsed()
         while result is NEED_DATA:
-            if self.forks != cymc_forks:  # by a handler that ran while the reply was parsed
-                raise fork_error()
             result = self.step(self.wait(began))
         return result
 
-    cdef object step(self, int ready):
+    cpdef object step(self, int ready):
         """Send or receive what `ready` (of poll) allows; the result, or `NEED_DATA`."""
+        if self.forks != cymc_forks:
+            raise fork_error()
         # First what has come: a server that gives up says why before it closes.
         if ready & ~POLLOUT:
             if not self.receive_some():
@@ -393,7 +393,8 @@ cdef class PlainExchange:
             if polled(&waiting, 1, left) > 0:
                 return waiting.revents
 
-    cdef short events(self) noexcept:
+    cpdef short events(self) noexcept:
+        """What `step` needs, as poll has it."""
         return POLLIN | POLLOUT if self.sent < PyBytes_GET_SIZE(self.data) else POLLIN
 
     cdef Py_ssize_t send_some(self, bytes data, Py_ssize_t sent) except -1:
@@ -519,8 +520,6 @@ def gather(list exchanges not None, object timeout):
                 if outcomes[i] is NEED_DATA and sockets[i].revents:
                     exchange = <PlainExchange>exchanges[i]
                     try:
-                        if exchange.forks != cymc_forks:
-                            raise fork_error()
                         outcomes[i] = exchange.step(sockets[i].revents)
                     except Exception as error:
                         outcomes[i] = Failed(error)

@@ -9,21 +9,34 @@ stream.  Nothing in here may let a half-made connection escape, whatever interru
 from __future__ import annotations
 
 import _socket
+import errno
 import os
+import select
 from threading import get_ident
 from time import monotonic
 from weakref import WeakSet
 
 from .core import PlainExchange, ReplyParser, Requests
-from .core.replies import STORE, fork_error
+from .core.replies import NEED_DATA, STORE, fork_error
 from .exceptions import MemcacheClientError, MemcacheError
-from .exchange import AnyExchange, fork_count
+from .exchange import (
+    READABLE,
+    WRITABLE,
+    AnyExchange,
+    can_be_polled,
+    fork_count,
+    would_block,
+)
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any
+    from collections.abc import Generator
+    from typing import Any, TypeAlias, TypeVar
 
     from .exchange import Exchange
+
+    R = TypeVar("R")
+    Steps: TypeAlias = Generator[tuple[Any, int, float | None], int, R]
 
 
 class NoreplyRecord:
@@ -114,14 +127,31 @@ class Dialler:
 
         Raises the `OSError` of the last address that was tried, with a note for each of them.
         """
+        steps = self.steps()
+        try:
+            awaited = next(steps)
+            while True:
+                awaited = steps.send(_wait(*awaited))
+        except StopIteration as stop:
+            exchange: Exchange = stop.value
+            return exchange
+        finally:
+            steps.close()
+
+    def steps(self) -> Steps[Exchange]:
+        """`dial` for somebody who has other sockets to wait for as well.
+
+        Yields ``(socket, events, deadline)`` and wants what poll says: the events that have come,
+        0 where the deadline has.  Sockets that cannot be polled are dialled in one step.
+        """
         began = monotonic()
         forks = fork_count()
-        sock = self._connect(began)
+        sock = yield from self._connected(began)
         try:
             if fork_count() != forks:
                 raise fork_error()
             if self._authentication:
-                self._authenticate(sock, self._left(began))
+                yield from self._authenticated(sock, began)
             return self._exchange(sock, self._timeout)
         except BaseException:
             sock.close()
@@ -144,13 +174,24 @@ class Dialler:
         sock.settimeout(timeout)
         return AnyExchange(sock, parser, timeout, self._record)
 
-    def _authenticate(self, sock: Any, left: float | None) -> None:
+    def _authenticated(self, sock: Any, began: float) -> Steps[None]:
         """The first command to a server with ``-Y``; see "Authentication" in protocol.txt."""
+        left = self._left(began)
+        until = None if left is None else monotonic() + left
         exchange = self._exchange(sock, self._timeout if left is None else left)
         try:
-            exchange.call(self._authentication, STORE)
+            result = exchange.begin(self._authentication, STORE)
+            while result is NEED_DATA:
+                ready = READABLE
+                if can_be_polled(sock):
+                    ready = yield sock, exchange.events(), until
+                    if not ready:
+                        raise self._late()
+                result = exchange.step(ready)
         except MemcacheClientError as error:
             raise MemcacheClientError(f"username or password was refused: {error}") from None
+        if isinstance(result, MemcacheError):
+            raise result
         exchange.release()
 
     def _left(self, began: float) -> float | None:
@@ -159,13 +200,17 @@ class Dialler:
             return None
         left = self._connect_timeout - (monotonic() - began)
         if left <= 0:
-            raise TimeoutError(f"timed out: no connection within {self._connect_timeout:g} s")
+            raise self._late()
         return left
 
-    def _connect(self, began: float) -> Any:
+    def _late(self) -> TimeoutError:
+        return TimeoutError(f"timed out: no connection within {self._connect_timeout:g} s")
+
+    def _connected(self, began: float) -> Steps[Any]:
         module = self._socket_module
         if isinstance(self.server, str):
-            return self._connect_to(module.AF_UNIX, 0, self.server, self._left(began))
+            left = self._left(began)
+            return (yield from self._connected_to(module.AF_UNIX, 0, self.server, left))
         host, port = self.server
         addresses = module.getaddrinfo(
             host, port, module.AF_UNSPEC, module.SOCK_STREAM, module.IPPROTO_TCP
@@ -177,12 +222,12 @@ class Dialler:
                 if left is not None:
                     # An address that swallows packets must leave some time for the next.
                     left /= len(addresses) - number
-                sock = self._connect_to(family, protocol, address, left)
+                sock = yield from self._connected_to(family, protocol, address, left)
             except Exception as error:
                 failures.append((address, error))
                 continue
             try:
-                return self._secured(sock, host, began)
+                return (yield from self._secured(sock, host, began))
             except BaseException:
                 sock.close()
                 raise
@@ -193,15 +238,30 @@ class Dialler:
             last.add_note(f"before that, {address}: {earlier}")
         raise last
 
-    def _connect_to(self, family: int, protocol: int, address: Any, left: float | None) -> Any:
+    def _connected_to(
+        self, family: int, protocol: int, address: Any, left: float | None
+    ) -> Steps[Any]:
         module = self._socket_module
+        is_unix = family == getattr(module, "AF_UNIX", None)
         sock = module.socket(family, module.SOCK_STREAM, protocol)
         try:
             _remember(sock)
-            if family != getattr(module, "AF_UNIX", None):
+            if not is_unix:
                 self._set_tcp_options(sock)
-            sock.settimeout(left)
-            sock.connect(address)
+            # A UNIX socket connects at once, or has to be tried again: no poll could tell when.
+            if is_unix or not can_be_polled(sock):
+                sock.settimeout(left)
+                sock.connect(address)
+                return sock
+            sock.settimeout(0.0)
+            code = sock.connect_ex(address)
+            if code in (errno.EINPROGRESS, errno.EINTR):
+                until = None if left is None else monotonic() + left
+                if not (yield sock, WRITABLE, until):
+                    raise self._late()
+                code = sock.getsockopt(_socket.SOL_SOCKET, _socket.SO_ERROR)
+            if code:
+                raise OSError(code, os.strerror(code))
         except BaseException:
             sock.close()
             raise
@@ -221,13 +281,49 @@ class Dialler:
         sock.setsockopt(_socket.IPPROTO_TCP, _socket.TCP_KEEPINTVL, keepalive.intvl)
         sock.setsockopt(_socket.IPPROTO_TCP, _socket.TCP_KEEPCNT, keepalive.cnt)
 
-    def _secured(self, sock: Any, host: str, began: float) -> Any:
-        if self._tls_context is None:
+    def _secured(self, sock: Any, host: str, began: float) -> Steps[Any]:
+        context = self._tls_context
+        if context is None:
             return sock
-        sock.settimeout(self._left(began))
-        secured = self._tls_context.wrap_socket(sock, server_hostname=host)
-        _remember(secured)
-        return secured
+        left = self._left(began)
+        if not can_be_polled(sock) or not _is_of_ssl(context):
+            sock.settimeout(left)
+            secured = context.wrap_socket(sock, server_hostname=host)
+            _remember(secured)
+            return secured
+        until = None if left is None else monotonic() + left
+        secured = context.wrap_socket(sock, server_hostname=host, do_handshake_on_connect=False)
+        try:
+            _remember(secured)
+            while True:
+                try:
+                    secured.do_handshake()
+                    return secured
+                except OSError as error:
+                    if not would_block(error):
+                        raise
+                    wants_to_write = type(error).__name__ == "SSLWantWriteError"
+                if not (yield secured, WRITABLE if wants_to_write else READABLE, until):
+                    raise self._late()
+        except BaseException:
+            secured.close()
+            raise
+
+
+def _wait(sock: Any, events: int, until: float | None) -> int:
+    """What poll says of `sock`: 0 where nothing happens before `until`."""
+    poll = select.poll()
+    poll.register(sock.fileno(), events)
+    # Rounded up: a poll that ends early would only be asked again.
+    left = None if until is None else int(max(until - monotonic(), 0) * 1000) + 1
+    ready = poll.poll(left)
+    return ready[0][1] if ready else 0
+
+
+def _is_of_ssl(context: Any) -> bool:
+    from ssl import SSLContext
+
+    return isinstance(context, SSLContext)
 
 
 def _set_receive_timeout(sock: Any, timeout: float | None) -> None:

@@ -6,14 +6,16 @@ Both bound an operation by one deadline, put a barrier before the reply to a com
 unacknowledged noreply commands, and send and read batches in step.  An exchange must never be used
 again after it has raised: what it was sent may still be answered.
 
-A socket here may know no more than ``sendall``, ``recv`` and ``settimeout``, so nothing is polled:
-a batch goes out in windows that both sides' buffers can take, each read before the next is sent.
+A socket here may know no more than ``sendall``, ``recv`` and ``settimeout``: a batch goes out in
+windows that both sides' buffers can take, each read before the next is sent.  Only a command in
+steps (`begin`), which must hold up nobody else's, polls the standard library's own sockets.
 """
 
 from __future__ import annotations
 
 import _socket
 import os
+import select
 from time import monotonic
 
 from .core import fork_count as compiled_fork_count
@@ -66,6 +68,10 @@ _UNACKNOWLEDGED_MOST = 500
 # Bytes that one receive takes, unless a large value is under way.
 _RECEIVED_MOST = 1 << 16
 
+# What a command in steps waits for, as poll has it (which Windows has not).
+READABLE = getattr(select, "POLLIN", 1)
+WRITABLE = getattr(select, "POLLOUT", 4)
+
 _BATCHES = (STORE_MANY, DELETE_MANY, GET_MANY, GETS_MANY)
 _STORAGE = (b"set", b"add", b"replace", b"append", b"prepend", b"cas")
 
@@ -106,8 +112,11 @@ class AnyExchange:
         self._recv_into = getattr(sock, "recv_into", None)
         # Anything else that is assigned as a socket may have a fileno that tells nothing.
         self._fileno = sock.fileno if isinstance(sock, _socket.socket) else _no_number
+        self._pending = getattr(sock, "pending", None)  # TLS: bytes decrypted and not read yet
         self._shortened = False  # the socket's own timeout is less than the operation's
+        self._polled = False  # it is 0: whoever began the command waits for the socket
         self._under_way: Any = None  # the steps of a command that `begin` began
+        self._awaited = 0  # what the next of them waits for
 
     def close(self) -> None:
         """Close the descriptor.  What was sent before still reaches the server."""
@@ -218,13 +227,28 @@ class AnyExchange:
         """
         if self._is_stale():
             return STALE
+        if can_be_polled(self.sock):
+            self.sock.settimeout(0.0)
+            self._polled = self._shortened = True
         self._under_way = self._steps(request, kind, keys, None)
         return self._next_step()
 
-    def step(self) -> Any:
-        """Receive once, and send what that allows; the result, or `NEED_DATA`."""
-        self._receive()
-        return self._next_step()
+    def events(self) -> int:
+        """What `step` needs: `READABLE` or `WRITABLE`."""
+        return self._awaited
+
+    def step(self, ready: int) -> Any:
+        """Receive, or send, now that poll says `ready`; the result, or `NEED_DATA`.
+
+        On a socket that cannot be polled it waits for what comes.
+        """
+        while True:
+            if self._awaited == READABLE:
+                self._receive()
+            result = self._next_step()
+            # poll knows nothing of bytes that TLS holds back.
+            if result is not NEED_DATA or self._pending is None or not self._pending():
+                return result
 
     def allow(self, seconds: float) -> None:
         """Let the command under way take so long from now on, however long it took before."""
@@ -233,7 +257,7 @@ class AnyExchange:
 
     def _next_step(self) -> Any:
         try:
-            next(self._under_way)
+            self._awaited = next(self._under_way)
         except StopIteration as stop:
             if self._shortened:
                 self._lengthen()
@@ -250,14 +274,14 @@ class AnyExchange:
 
     def _steps(
         self, request: bytes, kind: int, keys: Any, default: Any
-    ) -> Generator[None, None, Any]:
-        """A whole command; yields wherever something must be received first."""
+    ) -> Generator[int, None, Any]:
+        """A whole command; yields what it waits for wherever it cannot go on."""
         parse = self._parser.parse
         if kind == NOREPLY:
             parts = _windows(request) if keys > 1 else [(request, keys)]
             for part, count in parts:
                 self._open(part, count)
-                self._send(part)
+                yield from self._sent(part)
                 if self.unacknowledged > _UNACKNOWLEDGED_MOST:
                     yield from self._acknowledged(b"")
             self._report(keys)
@@ -267,34 +291,34 @@ class AnyExchange:
             yield from self._acknowledged(b"")
             sent = 0
             for part, count in _windows(request):
-                self._send(part)
+                yield from self._sent(part)
                 sent += count
                 while result is NEED_DATA:
                     result = parse(kind, request, keys, default)
                     if result is NEED_DATA:
                         if self._parser.progress >= sent:
                             break
-                        yield
+                        yield READABLE
         else:
             yield from self._acknowledged(request)
             result = parse(kind, request, keys, default)
             while result is NEED_DATA:
-                yield
+                yield READABLE
                 result = parse(kind, request, keys, default)
         if self._parser.pending and kind != RAW:
             raise extra_bytes_error(request)
         return result
 
-    def _acknowledged(self, request: bytes) -> Generator[None, None, None]:
+    def _acknowledged(self, request: bytes) -> Generator[int, None, None]:
         """Send `request`, after a barrier and its answer where noreply commands are open."""
         if self.unacknowledged == 0:
             if request:
-                self._send(request)
+                yield from self._sent(request)
             return
-        self._send(BARRIER_REQUEST + request)
+        yield from self._sent(BARRIER_REQUEST + request)
         errors = self._parser.parse(BARRIER, BARRIER_REQUEST, self._storing)
         while errors is NEED_DATA:
-            yield
+            yield READABLE
             errors = self._parser.parse(BARRIER, BARRIER_REQUEST, self._storing)
         commands, self.unacknowledged, self._storing = self.unacknowledged, 0, False
         self._refusals += errors
@@ -312,6 +336,25 @@ class AnyExchange:
         errors, self._refusals = self._refusals, []
         if errors:
             self._record.report(commands, errors)
+
+    def _sent(self, data: bytes) -> Generator[int, None, None]:
+        """Send `data`, as far as the socket takes it at once where it is polled."""
+        if not self._polled:
+            self._send(data)
+            return
+        rest = memoryview(data)
+        while rest:
+            count = 0
+            try:
+                count = self.sock.send(rest)
+            except OSError as error:
+                if self._forks == fork_count() and not would_block(error):
+                    raise
+            if self._forks != fork_count():
+                raise fork_error()
+            rest = rest[count:]
+            if rest:
+                yield WRITABLE
 
     # -- the socket --------------------------------------------------------------------------------
 
@@ -335,8 +378,10 @@ class AnyExchange:
                 count = self._recv_into(parser.get_buffer())
             else:
                 data = self.sock.recv(_RECEIVED_MOST)
-        except OSError:
+        except OSError as error:
             if self._forks == fork_count():
+                if self._polled and would_block(error):
+                    return
                 raise
         if self._forks != fork_count():
             raise fork_error()
@@ -355,7 +400,7 @@ class AnyExchange:
         the deadline by is less than they were late.
         """
         timeout = self.timeout
-        if timeout is None:
+        if timeout is None or self._polled:
             return
         spent = monotonic() - self.used_at_seconds
         if spent >= timeout:
@@ -366,7 +411,7 @@ class AnyExchange:
 
     def _lengthen(self) -> None:
         self.sock.settimeout(self.timeout)
-        self._shortened = False
+        self._shortened = self._polled = False
 
     def _is_fresh(self) -> bool:
         """Neither the end of the stream nor anything to read: nothing is owed to us.
@@ -376,22 +421,14 @@ class AnyExchange:
         sock = self.sock
         if not hasattr(sock, "fileno"):
             return True  # a socket-like object of the user's own: there is no way to look
-        is_tls = hasattr(sock, "pending")
-        if not (is_tls and sock.pending()) and not _readable(sock):
+        if not (self._pending and self._pending()) and not _readable(sock):
             return True
-        # Over TLS readable bytes may be no more than a session ticket, so only reading tells.
-        would_block: tuple[type[OSError], ...] = (BlockingIOError,)
-        if is_tls:
-            from ssl import SSLWantReadError
-
-            would_block = (BlockingIOError, SSLWantReadError)
         try:
+            # Over TLS readable bytes may be no more than a session ticket: only reading tells.
             sock.settimeout(0.0)
             data = sock.recv(4096)
-        except would_block:
-            return True
-        except OSError:
-            return False
+        except OSError as error:
+            return would_block(error)
         finally:
             sock.settimeout(self.timeout)
         if not data or not self.unacknowledged:
@@ -405,9 +442,21 @@ def _no_number() -> int:
     return 0
 
 
-def _readable(sock: Any) -> bool:
-    import select
+def can_be_polled(sock: Any) -> bool:
+    """Whether `sock` is the standard library's own: polling others would block their event loop."""
+    return hasattr(select, "poll") and type(sock).__module__ in ("socket", "ssl")
 
+
+def would_block(error: OSError) -> bool:
+    """Whether a socket without a timeout says no more than that it has to be waited for."""
+    # By name: ssl is not loaded where nobody uses it.
+    return isinstance(error, BlockingIOError) or type(error).__name__ in (
+        "SSLWantReadError",
+        "SSLWantWriteError",
+    )
+
+
+def _readable(sock: Any) -> bool:
     try:
         if hasattr(select, "poll"):
             poll = select.poll()

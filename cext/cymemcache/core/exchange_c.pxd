@@ -48,10 +48,10 @@ cdef class PlainExchange:
         object default,
     ) except -1
     cdef object rest(self, int64_t began, bint look)
-    cdef object step(self, int ready)
+    cpdef object step(self, int ready)
     cdef object parsed(self)
     cdef int wait(self, int64_t began) except -1
-    cdef short events(self) noexcept
+    cpdef short events(self) noexcept
     cdef Py_ssize_t send_some(self, bytes data, Py_ssize_t sent) except -1
     cdef bint receive_some(self) except -1
     cdef int check_signals(self) except -1
