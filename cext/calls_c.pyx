@@ -135,9 +135,8 @@ cdef class PlainCalls:
             return self._send_any(request, commands, result)
         try:
             sent = connection.transmit(request, commands)
-        except BaseException:
-            connection.discard()
-            raise
+        except BaseException as error:
+            self._not_sent(error, connection)
         if sent is STALE:
             connection.discard()
             return self._send_any(request, commands, result)

@@ -7,12 +7,14 @@ loads ssl, logging, pickle and typing only when they are first needed.
 from __future__ import annotations
 
 from .client import Client
+from .cluster import HashClient
 from .core import impl as __impl__
 from .exceptions import (
     MemcacheClientError,
     MemcacheDecompressionError,
     MemcacheError,
     MemcacheIllegalInputError,
+    MemcacheNodeDownError,
     MemcacheServerError,
     MemcacheUnexpectedCloseError,
     MemcacheUnknownCommandError,
@@ -24,11 +26,13 @@ __version__ = "0.1.0"
 
 __all__ = [
     "Client",
+    "HashClient",
     "KeepaliveOpts",
     "MemcacheClientError",
     "MemcacheDecompressionError",
     "MemcacheError",
     "MemcacheIllegalInputError",
+    "MemcacheNodeDownError",
     "MemcacheServerError",
     "MemcacheUnexpectedCloseError",
     "MemcacheUnknownCommandError",

@@ -34,8 +34,9 @@ from .exceptions import (
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from typing import Any
+    from typing import Any, NoReturn
 
+    from .node import Node
     from .pool import ConnectionPool
 
 # Commands that ignore_exc is about.
@@ -64,6 +65,8 @@ class Calls:
     ignore_exc: bool
     serde: Any
     _pool: ConnectionPool
+    #: Who is told when the server cannot be reached: what a cluster knows of it.
+    _node: Node | None = None
 
     def _call(
         self,
@@ -104,7 +107,7 @@ class Calls:
     ) -> Any:
         """A call has raised `error`: once more on a new connection, a miss, or `error` again."""
         if connection is not None:
-            again = kind in _RETRIED and _went_stale(error, connection)
+            again = may_retry(kind, error, connection)
             connection.discard()
             if again:
                 connection = None
@@ -118,6 +121,7 @@ class Calls:
                 else:
                     self._pool.give(connection)
                     return self._finished(kind, result, default, convert)
+        self._tell(error, connection)
         if self.ignore_exc and kind in _FORGIVEN and isinstance(error, Exception):
             return default if kind in (GET, GETS) else {}
         raise error
@@ -159,20 +163,35 @@ class Calls:
             fetched[key] = (value, fetched[key][1]) if cas else value
         return fetched
 
+    def _tell(self, error: BaseException, connection: Any) -> None:
+        """Tell the cluster, where there is one, that `error` ended a command on `connection`."""
+        node = self._node
+        if node is not None and is_unreachable(error):
+            # What a forked child may not use says nothing about the server.
+            if connection is None or not connection.forked():
+                node.failed(error)
+
     def _send(self, request: bytes, commands: int, result: Any) -> Any:
         """Send `commands` noreply commands, and return `result`."""
-        while True:
-            connection = self._pool.take()
-            try:
-                sent = connection.send(request, commands)
-            except BaseException:
+        connection = None
+        try:
+            while True:
+                connection = self._pool.take()
+                if connection.send(request, commands) is not STALE:
+                    break
                 connection.discard()
-                raise
-            if sent is not STALE:
-                break
-            connection.discard()
+                connection = None
+        except BaseException as error:
+            self._not_sent(error, connection)
         self._pool.hold(connection)
         return result
+
+    def _not_sent(self, error: BaseException, connection: Any) -> NoReturn:
+        """Noreply commands could not be sent: they count as lost."""
+        if connection is not None:
+            connection.discard()
+        self._tell(error, connection)
+        raise error
 
     _send_any = _send
 
@@ -218,11 +237,16 @@ class Calls:
     def _call_and_close(self, kind: int, request: bytes, keys: Any = None) -> Any:
         """Like `_call`, for a connection that is of no use afterwards."""
         while True:
-            connection = self._pool.take()
+            connection = None
             try:
+                connection = self._pool.take()
                 result = connection.call(request, kind, keys)
+            except BaseException as error:
+                self._tell(error, connection)
+                raise
             finally:
-                connection.discard()
+                if connection is not None:
+                    connection.discard()
             if result is not STALE:
                 return result
 
@@ -230,14 +254,20 @@ class Calls:
         return result
 
 
-def _went_stale(error: BaseException, connection: Any) -> bool:
-    """Whether the server seems to have closed an idle connection, so that nothing was done.
+def is_unreachable(error: BaseException) -> bool:
+    """Whether `error` says that the server cannot be reached, rather than what it answered."""
+    return isinstance(error, (OSError, MemcacheUnexpectedCloseError))
+
+
+def may_retry(kind: int, error: BaseException, connection: Any) -> bool:
+    """Whether a command can be sent once more, since the server had closed an idle connection.
 
     Not after a byte of the reply, not with noreply commands that may be lost, and not after a
     timeout: the server may be at work on it.
     """
     return (
-        isinstance(error, (MemcacheUnexpectedCloseError, ConnectionError))
+        kind in _RETRIED
+        and isinstance(error, (MemcacheUnexpectedCloseError, ConnectionError))
         and not connection.received
         and not connection.unacknowledged
         and not connection.forked()

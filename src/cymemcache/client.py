@@ -75,6 +75,7 @@ class Client(PlainCalls, Calls, SyncCommands):
         dialler = Dialler(self.server, bound, self._requests, decode, self._noreply)
         self._pool = ConnectionPool(dialler.dial)
         self._adopt = dialler.adopt
+        self._dial_steps = dialler.steps
         # The dialler has the credentials; nothing else keeps them.
         bound["username"] = bound["password"] = None
         self._options = bound

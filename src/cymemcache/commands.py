@@ -75,13 +75,24 @@ else:
 _STATS_OF_ONE_LINE = frozenset((b"stats sizes_enable\r\n", b"stats sizes_disable\r\n"))
 
 
-def _listed(keys: Iterable[Any]) -> list[Any]:
+def listed(keys: Iterable[Any]) -> list[Any]:
+    """`keys` as a list of one's own."""
     try:
         return list(keys)
     except TypeError:
         if hasattr(keys, "__iter__") or hasattr(keys, "__getitem__"):
             raise
         raise TypeError(f"keys must be an iterable of keys, not {type(keys).__name__}") from None
+
+
+def listed_items(values: Mapping[Any, Any]) -> list[tuple[Any, Any]]:
+    """The items of `values` as a list of one's own."""
+    try:
+        return list(values.items())
+    except AttributeError:
+        if hasattr(values, "items"):
+            raise
+        raise TypeError(f"values must be a mapping, not {type(values).__name__}") from None
 
 
 class Commands(_Results[AnyR, BoolR, CasR, IntR, KeysR, DictR, PairR, BytesR, NoneR]):
@@ -233,12 +244,7 @@ class Commands(_Results[AnyR, BoolR, CasR, IntR, KeysR, DictR, PairR, BytesR, No
         """
         if noreply is None:
             noreply = self.default_noreply
-        try:
-            items = list(values.items())
-        except AttributeError:
-            if hasattr(values, "items"):
-                raise
-            raise TypeError(f"values must be a mapping, not {type(values).__name__}") from None
+        items = listed_items(values)
         if not items:
             return self._done([])
         request = self._requests.store_many(b"set", items, expire, noreply, flags)
@@ -306,7 +312,7 @@ class Commands(_Results[AnyR, BoolR, CasR, IntR, KeysR, DictR, PairR, BytesR, No
         One round trip for any number of keys, none for none.  See protocol.txt, "Retrieval
         command".
         """
-        keys = _listed(keys)
+        keys = listed(keys)
         if not keys:
             return self._done({})
         return self._call(GET_MANY, self._requests.get_many(keys), keys)
@@ -324,7 +330,7 @@ class Commands(_Results[AnyR, BoolR, CasR, IntR, KeysR, DictR, PairR, BytesR, No
 
         See protocol.txt, "Retrieval command".
         """
-        keys = _listed(keys)
+        keys = listed(keys)
         if not keys:
             return self._done({})
         return self._call(GETS_MANY, self._requests.gets_many(keys), keys)
@@ -350,7 +356,7 @@ class Commands(_Results[AnyR, BoolR, CasR, IntR, KeysR, DictR, PairR, BytesR, No
         """
         if noreply is None:
             noreply = self.default_noreply
-        keys = _listed(keys)
+        keys = listed(keys)
         if not keys:
             return self._done(True)
         request = self._requests.delete_many(keys, noreply)

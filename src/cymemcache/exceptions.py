@@ -38,3 +38,7 @@ class MemcacheUnexpectedCloseError(MemcacheServerError):
 
 class MemcacheDecompressionError(MemcacheError):
     """A stored value decompresses to more than `max_decompressed_size`; its bytes were dropped."""
+
+
+class MemcacheNodeDownError(MemcacheError, ConnectionError):
+    """A node of a cluster is failing or dead: nothing was sent.  An `OSError` as well."""

@@ -1,104 +1,274 @@
-"""Several commands under way on several connections at once: the time of the slowest, not the sum.
+"""Commands to several servers at once: the time of the slowest, not the sum.
 
-`gather` takes exchanges on which a command was begun and gives the outcome of each.  Plain ones are
-waited for in one compiled poll loop; other sockets of the standard library are polled here; those
-of other socket modules, which must not be polled, are read in turn.  One that is slow or fails must
-never cost another its reply.
+An `Errand` is one server's part: the connection it goes out on, how far it is, how it ended.
+`gather` begins them all before it reads from any, and then waits for all in one poll loop, dialling
+included; where all are plain connections that loop is compiled.  Sockets of other socket modules,
+which must not be polled, are read in turn.  One that is slow or fails must never cost another its
+reply, and no errand may wait for a free connection while another holds one.
 """
 
 from __future__ import annotations
 
+import select
 from time import monotonic
 
+from .calls import is_unreachable, may_retry
 from .core import PlainExchange
 from .core import gather as gather_plain
-from .core.replies import NEED_DATA, Failed, timeout_error
+from .core.replies import NEED_DATA, NOREPLY, STALE, Failed, closed_error, timeout_error
+from .exchange import READABLE, can_be_polled
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from typing import Any
 
-    from .exchange import AnyExchange, Exchange
+    from .exchange import Exchange
 
 # Seconds that a connection may still take when another has used up the time: what it is asked for
 # has arrived by then, or comes too late.
 _GRACE = 0.01
 
 
-def gather(exchanges: Sequence[Exchange], timeout: float | None) -> list[Any]:
-    """The outcomes of the commands begun on `exchanges`, within `timeout` seconds for all.
+class Errand:
+    """`request`, which has a reply of `kind`, on a connection of `client`.
 
-    In the order of `exchanges`: the result, or a `Failed` with the error after which that exchange
-    must be discarded.
+    For noreply commands `kind` is `NOREPLY` and `keys` their number.
     """
-    until = None if timeout is None else monotonic() + timeout
-    outcomes: list[Any] = [NEED_DATA] * len(exchanges)
-    plain, polled, others = [], [], []
-    for number, exchange in enumerate(exchanges):
-        if PlainExchange is not None and type(exchange) is PlainExchange:
-            plain.append(number)
-        elif _can_be_polled(exchange.sock):
-            polled.append(number)
-        else:
-            others.append(number)
-    if plain:
-        for number, outcome in zip(
-            plain, gather_plain([exchanges[number] for number in plain], timeout), strict=True
-        ):
-            outcomes[number] = outcome
-    if polled:
-        _gather_polled(exchanges, polled, outcomes, until)
-    for number in others:
-        exchange = exchanges[number]
-        if until is not None and monotonic() > until:
-            exchange.allow(_GRACE)
-        while outcomes[number] is NEED_DATA:
-            outcomes[number] = _step(exchange)
-    for number, outcome in enumerate(outcomes):
-        if outcome is NEED_DATA:
-            outcomes[number] = Failed(timeout_error(timeout or 0.0))
-    return outcomes
 
+    def __init__(self, client: Any, request: bytes, kind: int, keys: Any = None) -> None:
+        #: the result, or a `Failed`; `NEED_DATA` until then
+        self.outcome: Any = NEED_DATA
+        #: whether the server could not be reached
+        self.unreachable = False
+        #: whether it has to wait for a free connection
+        self.must_wait = False
+        self.exchange: Exchange | None = None
+        self.timeout: float | None = client.timeout
+        self._pool = client._pool
+        self._dial_steps = client._dial_steps
+        self._request = request
+        self._kind = kind
+        self._keys = keys
+        self._again = False
+        self._slot: Any = None  # permission to dial
+        self._dialling: Any = None  # the steps of a dial under way
+        self._awaited: Any = None  # what the next of them waits for
+        self._until: float | None = None  # of the exchange
 
-def _gather_polled(
-    exchanges: Sequence[AnyExchange], numbers: list[int], outcomes: list[Any], until: float | None
-) -> None:
-    import select
+    # -- from the pool to the first byte sent ------------------------------------------------------
 
-    waiting = {exchanges[number].sock.fileno(): number for number in numbers}
-    if hasattr(select, "poll"):
-        poll = select.poll()
-        for descriptor in waiting:
-            poll.register(descriptor, select.POLLIN)
-    while waiting:
-        left = None if until is None else max(until - monotonic(), 0.0)
-        if hasattr(select, "poll"):
-            # Rounded up: a poll that ends early would only be asked again.
-            ready = [fd for fd, _ in poll.poll(None if left is None else int(left * 1000) + 1)]
-        else:
-            ready = select.select(list(waiting), [], [], left)[0]
-        if not ready and left == 0.0:
+    def start(self) -> None:
+        """Send what can be sent at once, on an idle connection, or begin to dial."""
+        try:
+            exchange = self._pool.take_idle()
+            while exchange is not None:
+                if self._begin(exchange):
+                    return
+                exchange = self._pool.take_idle()
+            self._dial()
+        except Exception as error:
+            self.outcome = Failed(error)
+
+    def start_in_line(self) -> None:
+        """The same, but wait for a free connection, which may take a while."""
+        self.must_wait = False
+        try:
+            while not self._begin(self._pool.take()):
+                pass
+        except Exception as error:
+            self.outcome = Failed(error)
+
+    def _begin(self, exchange: Exchange) -> bool:
+        """Whether the command could be begun on `exchange`."""
+        self.exchange = exchange
+        if self.timeout is not None:
+            self._until = monotonic() + self.timeout
+        result = exchange.begin(self._request, self._kind, self._keys)
+        if result is STALE:
+            self.exchange = None
+            exchange.discard()
+            return False
+        self.outcome = result
+        return True
+
+    def _dial(self) -> None:
+        self._slot = self._pool.admit()
+        if self._slot is None:
+            self.must_wait = True
             return
-        for descriptor in ready:
-            exchange = exchanges[waiting[descriptor]]
-            outcome = _step(exchange)
-            # TLS may hold decrypted bytes back, of which poll knows nothing.
-            while outcome is NEED_DATA and getattr(exchange.sock, "pending", int)():
-                outcome = _step(exchange)
-            if outcome is not NEED_DATA:
-                outcomes[waiting.pop(descriptor)] = outcome
-                if hasattr(select, "poll"):
-                    poll.unregister(descriptor)
+        self._dialling = self._dial_steps()
+        self._dial_on(None)
+
+    def _dial_on(self, ready: int | None) -> None:
+        try:
+            self._awaited = self._dialling.send(ready)
+            return
+        except StopIteration as stop:
+            self._dialling = None
+            exchange = self._pool.admitted(stop.value, self._slot)
+            self._slot = None
+        if not self._begin(exchange):
+            raise closed_error()
+
+    # -- while it is under way -----------------------------------------------------------------
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether the compiled loop can wait for it."""
+        return PlainExchange is not None and type(self.exchange) is PlainExchange
+
+    @property
+    def is_polled(self) -> bool:
+        """Whether its socket can be polled."""
+        return self._dialling is not None or can_be_polled(self.exchange.sock)  # type: ignore[union-attr]
+
+    def awaited(self) -> tuple[Any, int, float | None]:
+        """What it waits for: ``(socket, events, deadline)``."""
+        if self.exchange is None:
+            awaited: tuple[Any, int, float | None] = self._awaited
+            return awaited
+        return self.exchange.sock, self.exchange.events(), self._until
+
+    def go_on(self, ready: int) -> None:
+        """Do what poll says can be done; with 0 its deadline has come."""
+        try:
+            if self.exchange is None:
+                self._dial_on(ready)
+            elif ready:
+                self.outcome = self.exchange.step(ready)
+            else:
+                self.outcome = Failed(timeout_error(self.timeout or 0.0))
+        except Exception as error:
+            self.outcome = Failed(error)
+
+    def finish_in_turn(self) -> None:
+        """Wait for it alone: its socket cannot be polled."""
+        exchange = self.exchange
+        assert exchange is not None
+        if self._until is not None and monotonic() > self._until:
+            exchange.allow(_GRACE)
+        while self.outcome is NEED_DATA:
+            self.go_on(READABLE)
+
+    # -- its end -----------------------------------------------------------------------------------
+
+    def end(self) -> None:
+        """Give the connection back, or close it; where it had gone stale, be under way again."""
+        exchange = self.exchange
+        if exchange is None:
+            self.unreachable = type(self.outcome) is Failed and is_unreachable(self.outcome.error)
+            return
+        self.exchange = None
+        if type(self.outcome) is not Failed:
+            if self._kind == NOREPLY:
+                self._pool.hold(exchange)
+            else:
+                self._pool.give(exchange)
+            return
+        error = self.outcome.error
+        # What a forked child may not use says nothing about the server.
+        self.unreachable = is_unreachable(error) and not exchange.forked()
+        again = not self._again and may_retry(self._kind, error, exchange)
+        exchange.discard()
+        if again:
+            self._again = True
+            self.outcome = NEED_DATA
+            try:
+                self._dial()
+            except Exception as error:
+                self.outcome = Failed(error)
+
+    def give_up(self) -> None:
+        """Close whatever is under way."""
+        if self._dialling is not None:
+            self._dialling.close()
+        if self.exchange is not None:
+            self.exchange.discard()
 
 
-def _step(exchange: AnyExchange) -> Any:
+def gather(errands: Sequence[Errand]) -> None:
+    """Run `errands`; afterwards each has its `outcome`, and all connections have gone back."""
     try:
-        return exchange.step()
-    except Exception as error:
-        return Failed(error)
+        for errand in errands:
+            errand.start()
+        _run(errands)
+        for errand in errands:
+            # Only now, when no connection is held that another caller might be waiting for.
+            while errand.must_wait:
+                errand.start_in_line()
+                _run([errand])
+    except BaseException:
+        for errand in errands:
+            errand.give_up()
+        raise
 
 
-def _can_be_polled(sock: Any) -> bool:
-    """Whether `sock` is the standard library's own: polling others would block their event loop."""
-    return type(sock).__module__ in ("socket", "ssl") and sock.fileno() >= 0
+def _run(errands: Sequence[Errand]) -> None:
+    """Until each has an outcome, or has to wait for a connection."""
+    under_way = [errand for errand in errands if not errand.must_wait]
+    while under_way:
+        waiting = [errand for errand in under_way if errand.outcome is NEED_DATA]
+        if _are_plain(waiting):
+            exchanges = [errand.exchange for errand in waiting]
+            outcomes = gather_plain(exchanges, waiting[0].timeout)
+            for errand, outcome in zip(waiting, outcomes, strict=True):
+                errand.outcome = outcome
+        elif waiting:
+            _poll(waiting)
+        for errand in under_way:
+            errand.end()
+        under_way = [
+            errand for errand in under_way if errand.outcome is NEED_DATA and not errand.must_wait
+        ]
+
+
+def _are_plain(waiting: Sequence[Errand]) -> bool:
+    return bool(waiting) and all(
+        errand.is_plain and errand.timeout == waiting[0].timeout for errand in waiting
+    )
+
+
+def _poll(errands: Sequence[Errand]) -> None:
+    """Until each of `errands` has an outcome."""
+    polled = [errand for errand in errands if errand.is_polled]
+    if polled:
+        _poll_all(polled)
+    for errand in errands:
+        if errand.outcome is NEED_DATA:
+            errand.finish_in_turn()
+
+
+def _poll_all(errands: list[Errand]) -> None:
+    poll = select.poll()
+    waiting: dict[int, Errand] = {}
+    for errand in errands:
+        _watch(poll, waiting, errand)
+    while waiting:
+        until = min(
+            (deadline for errand in waiting.values() if (deadline := errand.awaited()[2])),
+            default=None,
+        )
+        # Rounded up: a poll that ends early would only be asked again.
+        left = None if until is None else int(max(until - monotonic(), 0.0) * 1000) + 1
+        for descriptor, events in poll.poll(left):
+            _go_on(poll, waiting, descriptor, events)
+        now = monotonic()
+        for descriptor, errand in list(waiting.items()):
+            if (deadline := errand.awaited()[2]) and deadline <= now:
+                _go_on(poll, waiting, descriptor, 0)
+
+
+def _go_on(poll: Any, waiting: dict[int, Errand], descriptor: int, events: int) -> None:
+    # Its next step may wait for another socket, which may have got the same number.
+    poll.unregister(descriptor)
+    errand = waiting.pop(descriptor)
+    errand.go_on(events)
+    if errand.outcome is NEED_DATA:
+        _watch(poll, waiting, errand)
+
+
+def _watch(poll: Any, waiting: dict[int, Errand], errand: Errand) -> None:
+    sock, events, _ = errand.awaited()
+    poll.register(sock.fileno(), events)
+    waiting[sock.fileno()] = errand

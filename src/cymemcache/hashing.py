@@ -58,11 +58,14 @@ class RendezvousHash:
         """
         if self.hash_function is not self._core_function:
             return self._ask_function(key)
+        return self.table().choose(key)
+
+    def table(self) -> RendezvousTable:
         nodes = tuple(self.nodes)
         table = self._table
         if table.nodes != nodes:  # `nodes` is public: whoever changed it did not tell
             table = self._table = RendezvousTable(nodes)
-        return table.choose(key)
+        return table
 
     def _ask_function(self, key: Any) -> str | None:
         winner = None

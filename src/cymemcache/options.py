@@ -11,6 +11,7 @@ from __future__ import annotations
 import socket
 
 from .core import arguments, replies
+from .hashing import RendezvousHash
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -48,6 +49,15 @@ if TYPE_CHECKING:
         pool_idle_timeout: float | None
         lock_generator: Callable[[], Any] | None
         pool_wait_timeout: float | None
+
+    class HashClientOptions(PooledClientOptions, total=False):
+        """The options of `HashClient`, for type checkers; see `HASH_CLIENT`."""
+
+        hasher: Callable[[], Any]
+        retry_attempts: int
+        retry_timeout: float
+        dead_timeout: float
+        use_pooling: bool
 
 
 class KeepaliveOpts:
@@ -168,6 +178,20 @@ def _encoding(name: str, value: Any) -> str:
     return value
 
 
+def _hasher(name: str, value: Any) -> Any:
+    if not callable(value):
+        raise TypeError(f"{name} must be a class or function that makes a hasher, not {value!r}")
+    return value
+
+
+def _count(name: str, value: Any) -> int:
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise TypeError(f"{name} must be an integer, not {value!r}")
+    if value < 0:
+        raise ValueError(f"{name} must not be negative, not {value!r}")
+    return value
+
+
 def _keepalive(name: str, value: Any) -> KeepaliveOpts | None:
     if value is not None and not isinstance(value, KeepaliveOpts):
         raise ValueError(f"{name} must be a KeepaliveOpts or None, not {value!r}")
@@ -265,7 +289,9 @@ def _nearest(name: str, names: list[str]) -> str | None:
 
 
 def _shown(default: Any) -> str:
-    return "the socket module" if default is socket else repr(default)
+    if default is socket:
+        return "the socket module"
+    return default.__name__ if isinstance(default, type) else repr(default)
 
 
 class ReadOnlyOption:
@@ -387,6 +413,21 @@ _OPTIONS = {
             _wait,
             "seconds to wait in line for a free connection; None: as `timeout`, else 5.",
         ),
+        Option(
+            "hasher",
+            RendezvousHash,
+            _hasher,
+            "makes the object with add_node, remove_node and get_node that places keys.",
+        ),
+        Option(
+            "retry_attempts",
+            2,
+            _count,
+            "tries of a failing node before it is dead; 0: it dies at once.",
+        ),
+        Option("retry_timeout", 1, _seconds_from_zero, "seconds between tries of a failing node."),
+        Option("dead_timeout", 60, _seconds_from_zero, "seconds between probes of a dead node."),
+        Option("use_pooling", False, _flag, "make the clients of nodes PooledClients."),
     )
 }
 
@@ -427,6 +468,33 @@ POOLED_CLIENT = OptionSet(
     "lock_generator",
     "default_noreply",
     "allow_unicode_keys",
+    "encoding",
+    "tls_context",
+    *_OF_OURS,
+    "pool_wait_timeout",
+)
+
+HASH_CLIENT = OptionSet(
+    "hasher",
+    "serde",
+    "serializer",
+    "deserializer",
+    "connect_timeout",
+    "timeout",
+    "no_delay",
+    "socket_module",
+    "socket_keepalive",
+    "key_prefix",
+    "max_pool_size",
+    "pool_idle_timeout",
+    "lock_generator",
+    "retry_attempts",
+    "retry_timeout",
+    "dead_timeout",
+    "use_pooling",
+    "ignore_exc",
+    "allow_unicode_keys",
+    "default_noreply",
     "encoding",
     "tls_context",
     *_OF_OURS,

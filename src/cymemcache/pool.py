@@ -65,6 +65,28 @@ class ConnectionPool(IdleConnections):
                 return connection
             connection.close()
 
+    def take_idle(self) -> Exchange | None:
+        if self._held:
+            connection = self._held.pop(threading.get_ident(), None)
+            if connection is not None:
+                return connection
+        while self._idle:
+            connection = self._idle.pop()
+            if connection.generation == self._generation:
+                return connection
+            connection.close()
+        return None
+
+    def admit(self):
+        return (self._generation,)
+
+    def admitted(self, connection, slot):
+        connection.generation = slot[0]
+        return connection
+
+    def holds(self) -> bool:
+        return threading.get_ident() in self._held
+
     def dial(self) -> Exchange:
         """A new connection for the caller alone."""
         generation = self._generation  # of before: a close while we dial holds for this one too

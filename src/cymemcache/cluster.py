@@ -1,0 +1,448 @@
+"""The client of a cluster: which node has which key, and whether it can be asked.
+
+`HashClient` has a client for each node and a hasher that tells which of them a key belongs to.  Both
+may be changed from outside at any time.  Commands on one key go to the node's client (`delegation`),
+those on several keys and on all nodes are in `scatter`.  Nodes that fail, die and come back are
+told apart by `health`; the keys of a dead one belong to the others.
+
+A hasher that offers `table()` is asked without a lock; any other only under the lock that guards
+changes.  No other code of anybody's may run under it.
+"""
+
+from __future__ import annotations
+
+import threading
+
+from . import options as _options
+from .addresses import normalize_server_spec
+from .calls import Calls, is_unreachable
+from .client import Client
+from .commands import Commands
+from .core import Requests
+from .delegation import delegating
+from .exceptions import MemcacheError, MemcacheIllegalInputError, MemcacheNodeDownError
+from .health import DEAD, NodeHealth
+from .node import Node, renewed_after_fork
+from .options import ReadOnlyOption
+from .scatter import Part, ScatterGather, plain_key, split_key
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from types import TracebackType
+    from typing import Any, Self, Unpack
+
+    from .commands import SyncCommands
+else:
+    SyncCommands = Commands
+
+_NOBODY: tuple[Any, Any] = (None, None)
+
+# Options of the cluster itself; all others are its nodes' clients'.
+_OF_THE_CLUSTER = ("hasher", "retry_attempts", "retry_timeout", "dead_timeout", "use_pooling")
+_OF_A_POOL = ("max_pool_size", "pool_idle_timeout", "lock_generator", "pool_wait_timeout")
+
+
+@delegating
+class HashClient(ScatterGather, SyncCommands):
+    """A client for any number of servers, to be shared by any number of threads.
+
+    `servers` is a list of addresses, each as `Client` takes it.  Each key belongs to one of them,
+    as the hasher tells.  Commands without a key go to all nodes at once and give a dict of their
+    answers, by the names of the nodes (``"host:port"``, or the path of a UNIX socket).  A key may
+    be a pair ``(server_key, key)``: then `server_key` alone tells the node.
+
+    A node that cannot be reached is failing: commands on its keys raise `MemcacheNodeDownError` at
+    once, but for one try per `retry_timeout`.  After `retry_attempts` tries it is dead, and the
+    other nodes have its keys, until one caller who probes it after `dead_timeout` finds it back.
+    With `ignore_exc` nothing of that raises: a fetch is a miss, a write gives False (incr and decr
+    None), `set_many` the keys that were not stored.  Bad arguments raise in any case.
+
+    Options:
+    """
+
+    #: makes the clients of nodes where there is no pooling
+    client_class: Any = Client
+
+    key_prefix: Any = ReadOnlyOption()
+    encoding: Any = ReadOnlyOption()
+    tls_context: Any = ReadOnlyOption()
+
+    def __init__(
+        self, servers: Iterable[Any], *args: Any, **given: Unpack[_options.HashClientOptions]
+    ) -> None:
+        bound = _options.HASH_CLIENT.bind(type(self).__name__, args, dict(given))
+        self._options = bound
+        self.retry_attempts: int = bound["retry_attempts"]
+        self.retry_timeout: float = bound["retry_timeout"]
+        self.dead_timeout: float = bound["dead_timeout"]
+        self.use_pooling: bool = bound["use_pooling"]
+        self.default_noreply: bool = bound["default_noreply"]
+        self.allow_unicode_keys: bool = bound["allow_unicode_keys"]
+        self._ignore_exc: bool = bound["ignore_exc"]
+        #: what the clients of nodes are made with
+        self.default_kwargs = {
+            name: value
+            for name, value in bound.items()
+            if name not in _OF_THE_CLUSTER and (self.use_pooling or name not in _OF_A_POOL)
+        }
+        #: the client of each node by the node's name
+        self.clients: dict[str, Any] = {}
+        self._nodes: dict[str, tuple[Any, Node]] = {}
+        # Whose keys others have; they are not in the hasher.
+        self._dead: dict[str, Node] = {}
+        # Only to refuse bad keys where no node is asked.
+        self._requests = Requests(bound["key_prefix"], bound["encoding"], self.allow_unicode_keys)
+        self.renew_lock()
+        renewed_after_fork(self)
+        self.hasher = bound["hasher"]()
+        for server in servers:
+            self.add_server(server)
+
+    __signature__ = _options.ConstructorSignature(_options.HASH_CLIENT, "servers")
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {', '.join(list(self.clients))}>"
+
+    def renew_lock(self) -> None:
+        # Signal handlers come in between, so it must be possible to lock it twice.
+        self._lock = threading.RLock()
+
+    @property
+    def ignore_exc(self) -> bool:
+        """Whether failures are misses; may be changed."""
+        return self._ignore_exc
+
+    @ignore_exc.setter
+    def ignore_exc(self, value: bool) -> None:
+        self._ignore_exc = bool(value)
+        self.default_kwargs["ignore_exc"] = bool(value)
+        for client in list(self.clients.values()):
+            client.ignore_exc = bool(value)
+
+    @property
+    def hasher(self) -> Any:
+        """Tells which node a key belongs to; holds the nodes that are not dead."""
+        return self._hasher
+
+    @hasher.setter
+    def hasher(self, hasher: Any) -> None:
+        self._hasher = hasher
+        self._table = getattr(hasher, "table", None)
+
+    # -- the nodes ---------------------------------------------------------------------------------
+
+    def add_server(self, server: Any, port: int | None = None) -> None:
+        """Add the node at `server` (or at host `server` and `port`); it has its keys at once.
+
+        One that is there already is left as it is; where it is dead, it is tried again.
+        """
+        address = _address(server, port)
+        name = self._make_client_key(address)
+        with self._lock:
+            there = name in self.clients
+        if there:
+            node = self._nodes.get(name, _NOBODY)[1]
+            if node is not None:
+                self._came_back(node)
+            return
+        client = self._make_client(address)
+        with self._lock:
+            self.clients[name] = client
+            self.hasher.add_node(name)
+
+    def _make_client(self, address: Any) -> Any:
+        if not self.use_pooling:
+            return self.client_class(address, **self.default_kwargs)
+        from .client import PooledClient
+
+        client = PooledClient(address, **self.default_kwargs)
+        client.client_class = self.client_class
+        return client
+
+    def remove_server(self, server: Any, port: int | None = None) -> None:
+        """Remove the node at `server` (or at host `server` and `port`) for good.
+
+        Its idle connections are closed, commands under way on it are finished.  Raises `ValueError`
+        where there is no such node.
+        """
+        name = self._make_client_key(_address(server, port))
+        with self._lock:
+            if name not in self.clients:
+                raise ValueError(f"there is no node {name!r} to remove")
+            client = self.clients.pop(name)
+            self._nodes.pop(name, None)
+            if self._dead.pop(name, None) is None:
+                self.hasher.remove_node(name)
+        client.close()
+
+    def _make_client_key(self, server: Any) -> str:
+        """The name of the node at an address."""
+        if isinstance(server, (list, tuple)) and len(server) == 2:
+            return f"{server[0]}:{server[1]}"
+        return str(server)
+
+    def _members(self) -> list[tuple[str, Any, Node]]:
+        with self._lock:
+            return [(name, *self._member(name)) for name in list(self.clients)]
+
+    def _member(self, name: str) -> tuple[Any, Node]:
+        """The client and the health of the node `name`, under the lock."""
+        client = self.clients.get(name)
+        if client is None:
+            raise MemcacheError(f"the hasher names node {name!r}, which is not among the clients")
+        known, node = self._nodes.get(name, _NOBODY)
+        if known is not client:
+            # New, or put there by hand.
+            node = Node(
+                name, NodeHealth(self.retry_attempts, self.retry_timeout, self.dead_timeout)
+            )
+            if isinstance(client, Calls):
+                client._node = node
+            self._nodes[name] = (client, node)
+        return client, node
+
+    def _came_back(self, node: Node) -> None:
+        node.succeeded()
+        with self._lock:
+            if self._dead.pop(node.name, None) is not None:
+                self.hasher.add_node(node.name)
+
+    def _bury(self) -> None:
+        """Take nodes that have died out of the hasher, under the lock."""
+        for name, (_, node) in self._nodes.items():
+            if node.state == DEAD and name not in self._dead:
+                self._dead[name] = node
+                self.hasher.remove_node(name)
+
+    # -- whose key it is ---------------------------------------------------------------------------
+
+    def _client_of(self, key: Any) -> tuple[Any, Any]:
+        """The client to ask about `key`, and the key without its server key.
+
+        None for the client where its node cannot be asked, and that is to be ignored.
+        """
+        place = key
+        if type(key) is tuple:
+            place, key = split_key(key)
+        if self._table is not None and not self._dead:
+            name = self._table().choose(place)
+            client = self.clients.get(name)
+            known, node = self._nodes.get(name, _NOBODY)
+            if client is not None and known is client and node.is_up:
+                return client, key
+        return self._client_with_care(place, key)
+
+    def _client_with_care(self, place: Any, key: Any) -> tuple[Any, Any]:
+        node = None
+        with self._lock:
+            name = self._owner(place)
+            if name is not None:
+                client, node = self._member(name)
+                if node.is_up:
+                    return client, key
+        if node is not None and node.admits():
+            return Try(self, client, node, place), key
+        self._requests.key(key)  # bad arguments raise in any case
+        if self._ignore_exc:
+            return None, key
+        raise _down_error(node)
+
+    def _owner(self, place: Any) -> str | None:
+        """The name of the node that `place` belongs to, under the lock."""
+        self._bury()
+        for name, node in self._dead.items():
+            if node.is_due() and self._would_own(name, place):
+                return name
+        owner: str | None = self.hasher.get_node(place)
+        return owner
+
+    def _would_own(self, name: str, place: Any) -> bool:
+        """Whether `place` would belong to the dead node `name` if it were back."""
+        self.hasher.add_node(name)
+        try:
+            return bool(self.hasher.get_node(place) == name)
+        finally:
+            self.hasher.remove_node(name)
+
+    def _get_client(self, key: Any) -> tuple[Any, Any]:
+        client, key = self._client_of(key)
+        self._requests.key(key)
+        return client, key
+
+    def _excused(self, error: Exception, client: Any, miss: Any) -> Any:
+        """`miss` where `error` is to be ignored; else raises it."""
+        if not isinstance(client, (Calls, Try)) and is_unreachable(error):
+            for known, node in list(self._nodes.values()):
+                if known is client:  # it is not of ours, and has told nobody
+                    node.failed(error)
+        if self._ignore_exc and (
+            isinstance(error, (MemcacheError, OSError)) or type(error) is RuntimeError
+        ):
+            if not isinstance(error, MemcacheIllegalInputError):
+                return miss
+        raise error
+
+    def _partition(self, keys: list[Any]) -> tuple[list[Part], list[Any], Exception | None]:
+        if self._table is not None and not self._dead and tuple not in map(type, keys):
+            table = self._table()
+            if table.nodes:
+                parts = []
+                for name, part in table.partition(keys).items():
+                    client = self.clients.get(name)
+                    known, node = self._nodes.get(name, _NOBODY)
+                    if client is None or known is not client or not node.is_up:
+                        break
+                    parts.append(Part(node, client, part))
+                else:
+                    return parts, [], None
+        return self._partition_with_care(keys)
+
+    def _partition_with_care(
+        self, keys: list[Any]
+    ) -> tuple[list[Part], list[Any], Exception | None]:
+        with self._lock:
+            self._bury()
+            due = [name for name, node in self._dead.items() if node.is_due()]
+            owned = self._owned(keys, due)
+            for name in due:
+                if name in owned and not self._dead[name].admits():
+                    for owner, part in self._owned(owned.pop(name), []).items():
+                        owned.setdefault(owner, []).extend(part)
+            members = {name: self._member(name) for name in owned if name is not None}
+        parts: list[Part] = []
+        lost: list[Any] = []
+        down: Exception | None = None
+        for name, part in owned.items():
+            client, node = members.get(name, _NOBODY)
+            if node is not None and (node.is_up or name in due or node.admits()):
+                parts.append(Part(node, client, part))
+            else:
+                for key in part:
+                    self._requests.key(plain_key(key))  # bad arguments raise in any case
+                lost += part
+                down = down or _down_error(node)
+        return parts, lost, down
+
+    def _owned(self, keys: list[Any], due: list[str]) -> dict[Any, list[Any]]:
+        """`keys` by the nodes they belong to, if those that are `due` were back; under the lock."""
+        owned: dict[Any, list[Any]] = {}
+        for name in due:
+            self.hasher.add_node(name)
+        try:
+            for key in keys:
+                place = split_key(key)[0] if type(key) is tuple else key
+                owned.setdefault(self.hasher.get_node(place), []).append(key)
+        finally:
+            for name in due:
+                self.hasher.remove_node(name)
+        return owned
+
+    # -- its life ----------------------------------------------------------------------------------
+
+    def close(self) -> None:
+        """Close the idle connections to all nodes, and each one in use once its command is done.
+
+        The calling thread's own noreply commands are waited for, at most for `timeout`.  The next
+        command connects anew.
+        """
+        self._close()
+
+    disconnect_all = close
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._close()
+
+    def __getitem__(self, key: Any) -> Any:
+        client, key = self._client_of(key)
+        if client is None:
+            raise KeyError(key)
+        return client[key]
+
+    def __setitem__(self, key: Any, value: Any) -> None:
+        client, key = self._client_of(key)
+        if client is not None:
+            client[key] = value
+
+    def __delitem__(self, key: Any) -> None:
+        client, key = self._client_of(key)
+        if client is not None:
+            del client[key]
+
+
+class Try:
+    """A chance for a node that is not up: one command, after which it is known how it is.
+
+    Where nothing of the command can have reached it and it is dead, another node gets the command.
+    """
+
+    def __init__(self, cluster: HashClient, client: Any, node: Node, place: Any) -> None:
+        self._cluster = cluster
+        self._client = client
+        self._node = node
+        self._place = place
+
+    def __getattr__(self, name: str) -> Any:
+        def run(*arguments: Any) -> Any:
+            return self._run(name, arguments)
+
+        return run
+
+    def __getitem__(self, key: Any) -> Any:
+        return self._run("__getitem__", (key,))
+
+    def __setitem__(self, key: Any, value: Any) -> None:
+        self._run("__setitem__", (key, value))
+
+    def __delitem__(self, key: Any) -> None:
+        self._run("__delitem__", (key,))
+
+    def _run(self, name: str, arguments: tuple[Any, ...]) -> Any:
+        node = self._node
+        failures = node.failures
+        failed: Exception | None = None
+        result = None
+        try:
+            result = getattr(self._client, name)(*arguments)
+        except Exception as error:
+            failed = error
+            if node.failures == failures and is_unreachable(error):
+                node.failed(error)
+        if node.failures == failures:
+            if failed is None or is_answer(failed):
+                self._cluster._came_back(node)
+        elif node.is_gone:
+            other, _ = self._cluster._client_of((self._place, arguments[0]))
+            if other is not None:
+                return getattr(other, name)(*arguments)
+        if failed is not None:
+            raise failed
+        return result
+
+
+def is_answer(error: Exception) -> bool:
+    """Whether `error` is what a server said."""
+    return isinstance(error, MemcacheError) and not isinstance(error, MemcacheIllegalInputError)
+
+
+def _down_error(node: Node | None) -> MemcacheNodeDownError:
+    if node is None:
+        return MemcacheNodeDownError("no node is left: all servers of the cluster are down")
+    return node.down_error()
+
+
+def _address(server: Any, port: int | None) -> tuple[str, int] | str:
+    if port is None:
+        return normalize_server_spec(server)
+    # As the reference has it: host and port apart.
+    if not isinstance(server, str):
+        raise TypeError("server must be a str where the port is given as well")
+    return normalize_server_spec((server, port))

@@ -1,0 +1,109 @@
+"""What a cluster knows of one of its nodes: its health, and why it is so.
+
+The client of the node tells it when the server could not be reached, the cluster when a try
+succeeded.  Every change of state is logged, once, with the node and the cause.  Nothing in here may
+log, or run other code of anybody's, while it holds its lock.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from time import monotonic
+from weakref import WeakSet
+
+from .exceptions import MemcacheNodeDownError
+from .health import DEAD, FAILING, UP, NodeHealth
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+
+# Nobody listens there: nothing of a command can have been done.
+_NOBODY_THERE = (ConnectionRefusedError, FileNotFoundError)
+
+
+class Node:
+    """One node, called `name` (``"host:port"`` or a path), and its health."""
+
+    def __init__(self, name: str, health: NodeHealth) -> None:
+        self.name = name
+        #: "up", "failing" or "dead", as `health.NodeHealth` has it
+        self.state = UP
+        self.is_up = True
+        #: how often it could not be reached
+        self.failures = 0
+        #: what was wrong the last time
+        self.cause = ""
+        #: whether it is dead, and nothing of the last command can have reached it
+        self.is_gone = False
+        self._health = health
+        self.renew_lock()
+        renewed_after_fork(self)
+
+    def renew_lock(self) -> None:
+        # Signal handlers come in between, so it must be possible to lock it twice.
+        self._lock = threading.RLock()
+
+    def is_due(self) -> bool:
+        """Whether a try, or a probe, would be admitted now."""
+        return self._health.is_due(monotonic())
+
+    def admits(self) -> bool:
+        """Whether one more caller may use it now; see `health.NodeHealth.admits`."""
+        with self._lock:
+            return self._health.admits(monotonic())
+
+    def failed(self, error: BaseException) -> None:
+        """A caller could not reach it."""
+        with self._lock:
+            self.failures += 1
+            # As text: the error itself would keep the frames of the call, and their values.
+            self.cause = f"{type(error).__name__}: {error}"
+            changed = self._health.failed(monotonic())
+            self.state = self._health.state
+            self.is_up = False
+            self.is_gone = self.state == DEAD and isinstance(error, _NOBODY_THERE)
+            state = self.state
+        if changed and state == FAILING:
+            _logger().warning("node %s is failing: %s", self.name, self.cause)
+        elif changed:
+            _logger().warning("node %s is dead, others have its keys: %s", self.name, self.cause)
+
+    def succeeded(self) -> None:
+        """A caller that was admitted has got an answer."""
+        with self._lock:
+            changed = self._health.succeeded()
+            self.state = self._health.state
+            self.is_up = True
+            self.is_gone = False
+        if changed:
+            _logger().info("node %s is up again", self.name)
+
+    def down_error(self) -> MemcacheNodeDownError:
+        """The error for a caller who was not admitted."""
+        return MemcacheNodeDownError(f"node {self.name} is {self.state}: {self.cause}")
+
+
+def _logger() -> Any:
+    from logging import getLogger
+
+    return getLogger("cymemcache")
+
+
+_renewed: WeakSet[Any] = WeakSet()
+
+
+def renewed_after_fork(owner: Any) -> None:
+    """Call `renew_lock` of `owner` in a child process: the lock's holder may not be there."""
+    _renewed.add(owner)
+
+
+def _renew() -> None:
+    for owner in list(_renewed):
+        owner.renew_lock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_renew)

@@ -1,0 +1,381 @@
+"""Commands of a cluster that more than one node answers: split up, sent to all, put together.
+
+Each node gets its part in one request, all are sent before any reply is read (`gather`), and a node
+that is slow or down costs its own keys only.  A node whose client has another method than ours for
+the command (wrapped by a tracer, overridden in a subclass) is asked through that method instead.
+Nothing may be sent before every argument has been checked.
+"""
+
+from __future__ import annotations
+
+from .calls import is_unreachable
+from .commands import Commands, listed, listed_items
+from .core.replies import (
+    BARRIER_REQUEST,
+    DELETE_MANY,
+    GET_MANY,
+    GETS_MANY,
+    NOREPLY,
+    OK,
+    STATS,
+    STORE_MANY,
+    VERSION,
+    Failed,
+)
+from .exceptions import MemcacheIllegalInputError
+from .gather import Errand, gather
+from .stats import convert_stats
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping
+    from typing import Any
+
+    from .node import Node
+
+_OWN = {
+    name: vars(Commands)[name]
+    for name in ("get_many", "gets_many", "set_many", "delete_many", "stats", "version")
+    + ("flush_all", "cache_memlimit")
+}
+
+
+_NO_KEYS: list[Any] = []
+
+
+def plain_key(key: Any) -> Any:
+    """`key` without its server key, where it has one."""
+    return split_key(key)[1] if type(key) is tuple else key
+
+
+def split_key(key: tuple[Any, ...]) -> tuple[Any, Any]:
+    """The server key and the key of ``(server_key, key)``."""
+    if len(key) != 2:
+        raise MemcacheIllegalInputError(
+            f"key must be str, bytes, or a pair (server_key, key), not {key!r:.200}"
+        )
+    return key
+
+
+class Part:
+    """What one node is asked, and what came of it.
+
+    `given` are the caller's keys, `keys` the same without their server keys.
+    """
+
+    __slots__ = ("client", "errand", "error", "given", "keys", "node", "result")
+
+    def __init__(self, node: Node, client: Any, given: list[Any] = _NO_KEYS) -> None:
+        self.node = node
+        self.client = client
+        self.given = given
+        self.keys = [plain_key(key) for key in given] if tuple in map(type, given) else given
+        self.errand: Errand | None = None
+        self.result: Any = None
+        self.error: Exception | None = None
+
+
+class ScatterGather:
+    """The commands of a cluster on several keys, and on all nodes.
+
+    A class that has it says which nodes have which keys.
+    """
+
+    ignore_exc: bool
+    default_noreply: bool
+
+    def _partition(self, keys: list[Any]) -> tuple[list[Part], list[Any], Exception | None]:
+        """The parts of `keys`, and those whose node cannot be asked now, with the reason."""
+        raise NotImplementedError
+
+    def _members(self) -> list[tuple[str, Any, Node]]:
+        """The name, client and health of every node."""
+        raise NotImplementedError
+
+    def _came_back(self, node: Node) -> None:
+        """`node`, which was not up, has answered."""
+        raise NotImplementedError
+
+    # -- several keys ------------------------------------------------------------------------------
+
+    def _get_many(self, keys: Iterable[Any]) -> dict[Any, Any]:
+        return self._fetched("get_many", GET_MANY, listed(keys))
+
+    def _gets_many(self, keys: Iterable[Any]) -> dict[Any, Any]:
+        return self._fetched("gets_many", GETS_MANY, listed(keys))
+
+    def _fetched(self, name: str, kind: int, keys: list[Any]) -> dict[Any, Any]:
+        def begin(client: Any, part: Part) -> Errand:
+            return Errand(client, getattr(client._requests, name)(part.keys), kind, part.keys)
+
+        def call(client: Any, part: Part) -> Any:
+            return getattr(client, name)(part.keys)
+
+        parts, _ = self._scattered(name, keys, kind, begin, call, fetches=True)
+        if len(parts) == 1:
+            found: dict[Any, Any] = parts[0].result or {}
+            return found
+        merged: dict[Any, Any] = {}
+        for part in parts:
+            if part.result:
+                merged.update(part.result)
+        return merged
+
+    def _set_many(
+        self,
+        values: Mapping[Any, Any],
+        expire: int = 0,
+        noreply: bool | None = None,
+        flags: int | None = None,
+    ) -> list[Any]:
+        if noreply is None:
+            noreply = self.default_noreply
+        values = dict(listed_items(values))
+
+        def items(part: Part) -> Any:
+            return zip(part.keys, map(values.__getitem__, part.given), strict=True)
+
+        def begin(client: Any, part: Part) -> Errand:
+            request = client._requests.store_many(b"set", items(part), expire, noreply, flags)
+            if noreply:
+                return Errand(client, request, NOREPLY, len(part.keys))
+            return Errand(client, request, STORE_MANY, part.given)
+
+        def call(client: Any, part: Part) -> Any:
+            failed = client.set_many(dict(items(part)), expire, noreply, flags)
+            return [
+                given for given, key in zip(part.given, part.keys, strict=True) if key in failed
+            ]
+
+        parts, lost = self._scattered("set_many", list(values), STORE_MANY, begin, call)
+        for part in parts:
+            if part.error is not None:
+                lost += part.given
+            elif type(part.result) is list:
+                lost += part.result
+        return lost
+
+    def _delete_many(self, keys: Iterable[Any], noreply: bool | None = None) -> bool:
+        if noreply is None:
+            noreply = self.default_noreply
+
+        def begin(client: Any, part: Part) -> Errand:
+            request = client._requests.delete_many(part.keys, noreply)
+            if noreply:
+                return Errand(client, request, NOREPLY, len(part.keys))
+            return Errand(client, request, DELETE_MANY, part.keys)
+
+        def call(client: Any, part: Part) -> Any:
+            return client.delete_many(part.keys, noreply)
+
+        parts, lost = self._scattered("delete_many", listed(keys), DELETE_MANY, begin, call)
+        return not lost and all(part.error is None for part in parts)
+
+    def _scattered(
+        self,
+        name: str,
+        keys: list[Any],
+        kind: int,
+        begin: Callable[[Any, Part], Errand],
+        call: Callable[[Any, Part], Any],
+        fetches: bool = False,
+    ) -> tuple[list[Part], list[Any]]:
+        """Every part with its result or error, and the keys that nobody could be asked about."""
+        done: list[Part] = []
+        lost: list[Any] = []
+        down: Exception | None = None
+        while keys:
+            parts, unasked, error = self._partition(keys)
+            if fetches:
+                _check_keys(parts)
+            lost += unasked
+            down = down or error
+            self._run(name, parts, kind, begin, call)
+            # Those of a node that was given a chance, and is not there yet, have other nodes.
+            keys = []
+            for part in parts:
+                if part.error is not None and part.node.is_gone:
+                    keys += part.given
+                else:
+                    done.append(part)
+        if not self.ignore_exc:
+            for part in done:
+                down = down or part.error
+            if down is not None:
+                raise down
+        return done, lost
+
+    # -- all nodes ---------------------------------------------------------------------------------
+
+    def _stats(self, *args: str | bytes | int) -> dict[str, dict[bytes, Any]]:
+        def begin(client: Any, _: Part) -> Errand:
+            return Errand(client, client._requests.stats(*args), STATS)
+
+        return self._from_all("stats", STATS, begin, args, {}, convert_stats)
+
+    def _version(self) -> dict[str, bytes | None]:
+        def begin(client: Any, _: Part) -> Errand:
+            return Errand(client, client._requests.version(), VERSION)
+
+        return self._from_all("version", VERSION, begin, (), None)
+
+    def _flush_all(self, delay: int = 0, noreply: bool | None = None) -> dict[str, bool]:
+        if noreply is None:
+            noreply = self.default_noreply
+
+        def begin(client: Any, _: Part) -> Errand:
+            request = client._requests.flush_all(delay, noreply)
+            return Errand(client, request, NOREPLY, 1) if noreply else Errand(client, request, OK)
+
+        return self._from_all("flush_all", OK, begin, (delay, noreply), False)
+
+    def _cache_memlimit(self, memlimit: int) -> dict[str, bool]:
+        def begin(client: Any, _: Part) -> Errand:
+            return Errand(client, client._requests.cache_memlimit(memlimit), OK)
+
+        return self._from_all("cache_memlimit", OK, begin, (memlimit,), False)
+
+    def _raw_command(
+        self, command: str | bytes, end_tokens: str | bytes = "\r\n"
+    ) -> dict[str, bytes | None]:
+        return self._from_all("raw_command", 0, None, (command, end_tokens), None)
+
+    def _shutdown(self, graceful: bool = False) -> None:
+        self._from_all("shutdown", 0, None, (graceful,), None)
+
+    def _quit(self) -> None:
+        def leave(client: Any) -> None:
+            # There is nobody to take leave of where there is no connection.
+            if getattr(client, "sock", None) is not None:
+                client.quit()
+            else:
+                client.close()
+
+        self._leave_all(leave)
+
+    def _close(self) -> None:
+        def leave(client: Any) -> None:
+            client.close()
+
+        self._leave_all(leave)
+
+    def _leave_all(self, leave: Callable[[Any], None]) -> None:
+        self._settle()
+        failed: Exception | None = None
+        for _, client, _ in self._members():
+            try:
+                leave(client)
+            except Exception as error:
+                failed = failed or error
+        if failed is not None and not self.ignore_exc:
+            raise failed
+
+    def _settle(self) -> None:
+        """Wait for this thread's noreply commands on all nodes at once: closing waits in turn."""
+        errands = []
+        for _, client, _ in self._members():
+            pool = getattr(client, "_pool", None)
+            if pool is not None and pool.holds():
+                errands.append(Errand(client, BARRIER_REQUEST, VERSION))
+        if errands:
+            gather(errands)
+
+    def _from_all(
+        self,
+        name: str,
+        kind: int,
+        begin: Callable[[Any, Part], Errand] | None,
+        arguments: tuple[Any, ...],
+        miss: Any,
+        convert: Callable[[Any], Any] | None = None,
+    ) -> dict[str, Any]:
+        """The answer of every node, whatever its health, by its name; `miss` where there is none.
+
+        Without `begin`, and where a client has another method than ours, they are asked in turn.
+        """
+
+        def call(client: Any, _: Part) -> Any:
+            return getattr(client, name)(*arguments)
+
+        parts = [Part(node, client) for _, client, node in self._members()]
+        self._run(name, parts, kind, begin, call, convert)
+        answers = {}
+        for part in parts:
+            if part.error is not None and not self.ignore_exc:
+                raise part.error
+            answers[part.node.name] = miss if part.error is not None else part.result
+        return answers
+
+    # -- both --------------------------------------------------------------------------------------
+
+    def _run(
+        self,
+        name: str,
+        parts: list[Part],
+        kind: int,
+        begin: Callable[[Any, Part], Errand] | None,
+        call: Callable[[Any, Part], Any],
+        convert: Callable[[Any], Any] | None = None,
+    ) -> None:
+        """Give every one of `parts` its result or its error."""
+        errands = []
+        for part in parts:
+            if begin is not None and _has_our_own(part.client, name):
+                part.errand = begin(part.client, part)
+                errands.append(part.errand)
+        for part in parts:
+            if part.errand is None:
+                self._ask(part, call)
+        gather(errands)
+        for part in parts:
+            if part.errand is not None:
+                self._finish(part, kind, convert)
+
+    def _ask(self, part: Part, call: Callable[[Any, Part], Any]) -> None:
+        """Through the client's own method."""
+        failures = part.node.failures
+        try:
+            part.result = call(part.client, part)
+        except (MemcacheIllegalInputError, TypeError, ValueError):
+            raise  # of the arguments: ignore_exc or not
+        except Exception as error:
+            part.error = error
+            if part.node.failures == failures and is_unreachable(error):
+                part.node.failed(error)
+        else:
+            if not part.node.is_up and part.node.failures == failures:
+                self._came_back(part.node)
+
+    def _finish(self, part: Part, kind: int, convert: Callable[[Any], Any] | None) -> None:
+        errand = part.errand
+        assert errand is not None
+        outcome = errand.outcome
+        if type(outcome) is Failed:
+            part.error = outcome.error
+            if errand.unreachable:
+                part.node.failed(outcome.error)
+            return
+        if not part.node.is_up:
+            self._came_back(part.node)
+        try:
+            part.result = part.client._finished(kind, outcome, None, convert)
+        except Exception as error:
+            part.error = error
+
+
+def _has_our_own(client: Any, name: str) -> bool:
+    """Whether the client's method `name` is ours, so that nobody minds that it is not called."""
+    return getattr(type(client), name, None) is _OWN.get(name) and name not in vars(client)
+
+
+def _check_keys(parts: list[Part]) -> None:
+    """No key may be found on two nodes: values come under the keys without their server keys."""
+    if all(part.keys is part.given for part in parts):
+        return
+    nodes: dict[Any, Node] = {}
+    for part in parts:
+        for key in part.keys:
+            if nodes.setdefault(key, part.node) is not part.node:
+                raise MemcacheIllegalInputError(
+                    f"key {key!r:.200} is asked for under two server keys, of different nodes"
+                )
