@@ -166,10 +166,10 @@ class Calls:
     def _tell(self, error: BaseException, connection: Any) -> None:
         """Tell the cluster, where there is one, that `error` ended a command on `connection`."""
         node = self._node
-        if node is not None and is_unreachable(error):
-            # What a forked child may not use says nothing about the server.
-            if connection is None or not connection.forked():
-                node.failed(error)
+        # What a forked child may not use says nothing about the server.
+        forked = connection is not None and connection.forked()
+        if node is not None and is_unreachable(error) and not forked:
+            node.failed(error)
 
     def _send(self, request: bytes, commands: int, result: Any) -> Any:
         """Send `commands` noreply commands, and return `result`."""

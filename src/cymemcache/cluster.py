@@ -1,9 +1,9 @@
 """The client of a cluster: which node has which key, and whether it can be asked.
 
-`HashClient` has a client for each node and a hasher that tells which of them a key belongs to.  Both
-may be changed from outside at any time.  Commands on one key go to the node's client (`delegation`),
-those on several keys and on all nodes are in `scatter`.  Nodes that fail, die and come back are
-told apart by `health`; the keys of a dead one belong to the others.
+`HashClient` has a client for each node and a hasher that tells which of them a key belongs to.
+Both may be changed from outside at any time.  Commands on one key go to the node's client
+(`delegation`), those on several keys and on all nodes are in `scatter`.  Nodes that fail, die and
+come back are told apart by `health`; the keys of a dead one belong to the others.
 
 A hasher that offers `table()` is asked without a lock; any other only under the lock that guards
 changes.  No other code of anybody's may run under it.
@@ -277,10 +277,9 @@ class HashClient(ScatterGather, SyncCommands):
                 if known is client:  # it is not of ours, and has told nobody
                     node.failed(error)
         if self._ignore_exc and (
-            isinstance(error, (MemcacheError, OSError)) or type(error) is RuntimeError
+            is_answer(error) or isinstance(error, OSError) or type(error) is RuntimeError
         ):
-            if not isinstance(error, MemcacheIllegalInputError):
-                return miss
+            return miss
         raise error
 
     def _partition(self, keys: list[Any]) -> tuple[list[Part], list[Any], Exception | None]:

@@ -33,11 +33,8 @@ if TYPE_CHECKING:
 
     from .node import Node
 
-_OWN = {
-    name: vars(Commands)[name]
-    for name in ("get_many", "gets_many", "set_many", "delete_many", "stats", "version")
-    + ("flush_all", "cache_memlimit")
-}
+# The commands that need no client's method, as long as it is this one.
+_OURS = {name: function for name, function in vars(Commands).items() if callable(function)}
 
 
 _NO_KEYS: list[Any] = []
@@ -320,7 +317,7 @@ class ScatterGather:
         """Give every one of `parts` its result or its error."""
         errands = []
         for part in parts:
-            if begin is not None and _has_our_own(part.client, name):
+            if begin is not None and _has_ours(part.client, name):
                 part.errand = begin(part.client, part)
                 errands.append(part.errand)
         for part in parts:
@@ -363,9 +360,9 @@ class ScatterGather:
             part.error = error
 
 
-def _has_our_own(client: Any, name: str) -> bool:
+def _has_ours(client: Any, name: str) -> bool:
     """Whether the client's method `name` is ours, so that nobody minds that it is not called."""
-    return getattr(type(client), name, None) is _OWN.get(name) and name not in vars(client)
+    return getattr(type(client), name, None) is _OURS.get(name) and name not in vars(client)
 
 
 def _check_keys(parts: list[Part]) -> None:
