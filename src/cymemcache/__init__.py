@@ -20,10 +20,34 @@ from .exceptions import (
 )
 from .options import KeepaliveOpts
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from .retrying import ExponentialBackoff, RetryingClient
+else:
+    # Imported when they are first asked for: not every program wraps its client.
+    _WRAPPERS = {
+        "ExponentialBackoff": "retrying",
+        "RetryingClient": "retrying",
+    }
+
+    def __getattr__(name):
+        if name not in _WRAPPERS:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        from importlib import import_module
+
+        thing = getattr(import_module(f".{_WRAPPERS[name]}", __name__), name)
+        globals()[name] = thing
+        return thing
+
+    def __dir__():
+        return sorted({*globals(), *__all__})
+
+
 __version__ = "0.1.0"
 
 __all__ = [
     "Client",
+    "ExponentialBackoff",
     "KeepaliveOpts",
     "MemcacheClientError",
     "MemcacheDecompressionError",
@@ -33,6 +57,7 @@ __all__ = [
     "MemcacheUnexpectedCloseError",
     "MemcacheUnknownCommandError",
     "MemcacheUnknownError",
+    "RetryingClient",
     "__impl__",
     "__version__",
 ]
