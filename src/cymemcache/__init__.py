@@ -22,11 +22,13 @@ from .options import KeepaliveOpts
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from .fallback import FallbackClient
     from .retrying import ExponentialBackoff, RetryingClient
 else:
     # Imported when they are first asked for: not every program wraps its client.
     _WRAPPERS = {
         "ExponentialBackoff": "retrying",
+        "FallbackClient": "fallback",
         "RetryingClient": "retrying",
     }
 
@@ -48,6 +50,7 @@ __version__ = "0.1.0"
 __all__ = [
     "Client",
     "ExponentialBackoff",
+    "FallbackClient",
     "KeepaliveOpts",
     "MemcacheClientError",
     "MemcacheDecompressionError",
