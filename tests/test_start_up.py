@@ -102,6 +102,22 @@ def test_all_public_names_are_there() -> None:
     assert {"Client", "KeepaliveOpts", "MemcacheError", "__impl__", "__version__"} <= set(names)
 
 
+def test_the_wrappers_are_loaded_when_they_are_first_asked_for() -> None:
+    loaded = "[name in sys.modules for name in ('cymemcache.retrying', 'cymemcache.fallback')]"
+    assert printed(f"import sys, cymemcache; dir(cymemcache); print({loaded})") == [False, False]
+    code = "import sys; before = set(sys.modules); import cymemcache; cymemcache.RetryingClient"
+    assert printed(f"{code}; print({loaded})") == [True, False]
+    assert set(HEAVY).isdisjoint(printed(f"{code}; print(sorted(set(sys.modules) - before))"))
+    code = "import sys; from cymemcache import FallbackClient, ExponentialBackoff"
+    assert printed(f"{code}; print({loaded})") == [True, True]
+
+
+def test_dir_has_all_public_names_and_no_other_name_is_there() -> None:
+    assert set(cymemcache.__all__) <= set(dir(cymemcache))
+    with pytest.raises(AttributeError, match="module 'cymemcache' has no attribute 'Klient'"):
+        _ = cymemcache.Klient
+
+
 LOADED = f"""
 import sys
 import cymemcache

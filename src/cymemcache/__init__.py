@@ -7,7 +7,6 @@ loads ssl, logging, pickle and typing only when they are first needed.
 from __future__ import annotations
 
 from .client import Client
-from .cluster import HashClient
 from .core import impl as __impl__
 from .exceptions import (
     MemcacheClientError,
@@ -22,10 +21,39 @@ from .exceptions import (
 )
 from .options import KeepaliveOpts
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from .cluster import HashClient
+    from .fallback import FallbackClient
+    from .retrying import ExponentialBackoff, RetryingClient
+else:
+    # Imported when they are first asked for: not every program has need of them.
+    _LATER = {
+        "ExponentialBackoff": "retrying",
+        "FallbackClient": "fallback",
+        "HashClient": "cluster",
+        "RetryingClient": "retrying",
+    }
+
+    def __getattr__(name):
+        if name not in _LATER:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        from importlib import import_module
+
+        thing = getattr(import_module(f".{_LATER[name]}", __name__), name)
+        globals()[name] = thing
+        return thing
+
+    def __dir__():
+        return sorted({*globals(), *__all__})
+
+
 __version__ = "0.1.0"
 
 __all__ = [
     "Client",
+    "ExponentialBackoff",
+    "FallbackClient",
     "HashClient",
     "KeepaliveOpts",
     "MemcacheClientError",
@@ -37,6 +65,7 @@ __all__ = [
     "MemcacheUnexpectedCloseError",
     "MemcacheUnknownCommandError",
     "MemcacheUnknownError",
+    "RetryingClient",
     "__impl__",
     "__version__",
 ]

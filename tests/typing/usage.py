@@ -8,7 +8,16 @@ from __future__ import annotations
 from collections.abc import Awaitable, Iterable, Mapping
 from typing import Any, TypeAlias, assert_type
 
-from cymemcache import Client, KeepaliveOpts, MemcacheError, MemcacheServerError, serde
+from cymemcache import (
+    Client,
+    ExponentialBackoff,
+    FallbackClient,
+    KeepaliveOpts,
+    MemcacheError,
+    MemcacheServerError,
+    RetryingClient,
+    serde,
+)
 from cymemcache.commands import Commands
 from cymemcache.options import ClientOptions
 from cymemcache.serde import Serde
@@ -137,6 +146,27 @@ serdes: list[Serde] = [
 ]
 half: Serde = Half()  # type: ignore[assignment]
 serde.PickleSerde(on_error="ignore")  # type: ignore[arg-type]
+
+# -- clients made of others ------------------------------------------------------------------------
+
+retrying = RetryingClient(client, 3, 0.5, [OSError, MemcacheError], {ValueError})
+RetryingClient(client, backoff=ExponentialBackoff(base=0.1, jitter=0))
+RetryingClient(client, backoff=lambda attempt: attempt * 0.1)
+RetryingClient(client, retry_for=[KeyboardInterrupt])  # type: ignore[list-item]
+RetryingClient(client, backoff=0.5)  # type: ignore[arg-type]
+assert_type(retrying.get("key"), Any)
+
+falling_back = FallbackClient([client, retrying])
+assert_type(falling_back.get_many(text), dict[str, Any])
+assert_type(falling_back.gets_many(table), dict[bytes, tuple[Any, bytes]])
+assert_type(falling_back.set("key", 1), bool)
+assert_type(falling_back.cas("key", 1, b"0"), bool | None)
+assert_type(falling_back.gets("key"), tuple[Any, Any])
+falling_back.set("key")  # type: ignore[call-arg]
+FallbackClient(client)  # type: ignore[arg-type]
+with retrying as again, falling_back as behind:
+    assert_type(again, RetryingClient)
+    assert_type(behind, FallbackClient)
 
 # -- the commands of a client whose hooks give awaitables ------------------------------------------
 

@@ -1,0 +1,220 @@
+"""A client around another one that tries again when a command fails: `RetryingClient`.
+
+It knows no command: whatever the client within offers is found there at each access, so that
+patches and tracing of that client stay in force.  It must never try again after anything but an
+`Exception`, and never hide the last error.  What it costs to try a command twice that the server
+has executed already is the caller's to judge (docs/wrappers.md).
+"""
+
+from __future__ import annotations
+
+import operator
+import time
+from types import MethodType
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from inspect import Signature
+    from types import TracebackType
+    from typing import Any, Self
+
+    Errors = tuple[type[Exception], ...] | set[type[Exception]] | list[type[Exception]] | None
+
+
+class ExponentialBackoff:
+    """Delays that grow with every attempt, for `RetryingClient(backoff=...)`.
+
+    After the n-th failed attempt it is ``base * factor ** (n - 1)`` seconds, at most `maximum`.
+    `jitter` is the share of it, from 0 to 1, that is left to chance, so that the many clients which
+    one failure has hit do not come back at the same moment: with 1 it is anything between 0 and the
+    whole, with 0.5 between half and the whole, with 0 always the whole.
+    """
+
+    def __init__(
+        self, base: float = 0.05, factor: float = 2, maximum: float = 1, jitter: float = 1
+    ) -> None:
+        if not base > 0:
+            raise ValueError(f"base must be positive, not {base!r}")
+        if not factor >= 1:
+            raise ValueError(f"factor must be at least 1, not {factor!r}")
+        if not maximum >= base:
+            raise ValueError(f"maximum must be at least base, not {maximum!r}")
+        if not 0 <= jitter <= 1:
+            raise ValueError(f"jitter must be from 0 to 1, not {jitter!r}")
+        self.base = base
+        self.factor = factor
+        self.maximum = maximum
+        self.jitter = jitter
+
+    def __repr__(self) -> str:
+        return (
+            f"ExponentialBackoff(base={self.base!r}, factor={self.factor!r}, "
+            f"maximum={self.maximum!r}, jitter={self.jitter!r})"
+        )
+
+    def __call__(self, attempt: int) -> float:
+        """The seconds to wait after attempt number `attempt`, the first being 1."""
+        import random  # only once something has failed
+
+        try:
+            delay = min(self.base * float(self.factor) ** (attempt - 1), self.maximum)
+        except OverflowError:
+            delay = self.maximum
+        return delay * (1 - self.jitter * random.random())
+
+
+class RetryingClient:
+    """Does everything that `client` does, and tries again when it raises.
+
+    `client` is any object with a client's methods.  Each call of one of them is tried up to
+    `attempts` times, `retry_delay` seconds apart; what the last attempt raises is raised.  Instead
+    of the constant delay, `backoff` is a function from the number of the attempt that has failed
+    (1, 2, ...) to seconds, such as `ExponentialBackoff`.
+
+    `retry_for` and `do_not_retry_for` are tuples, sets or lists of subclasses of `Exception`.
+    Another attempt follows an error that is one of `retry_for` (None or empty: any `Exception`) and
+    none of `do_not_retry_for`.  KeyboardInterrupt and the like always end it.
+
+    Attributes that cannot be called, and classes, are the client's own.  Setting an attribute sets
+    it here, not on the client.  Raises `ValueError` for fewer attempts than one, for what is no
+    such collection of errors, for an error that is in both, and for two delays.
+    """
+
+    def __init__(
+        self,
+        client: Any,
+        attempts: int = 2,
+        retry_delay: float = 0,
+        retry_for: Errors = None,
+        do_not_retry_for: Errors = None,
+        *,
+        backoff: Callable[[int], float] | None = None,
+    ) -> None:
+        if attempts < 1:
+            raise ValueError(f"attempts must be at least 1, not {attempts!r}")
+        if not retry_delay >= 0:
+            raise ValueError(f"retry_delay must be at least 0 seconds, not {retry_delay!r}")
+        if backoff is not None:
+            if not callable(backoff):
+                raise TypeError(
+                    f"backoff must be a function from attempt to seconds, not {backoff!r}; "
+                    "a constant delay is retry_delay"
+                )
+            if retry_delay:
+                raise ValueError("give either retry_delay or backoff: they are both the delay")
+        self._client = client
+        self._attempts = operator.index(attempts)
+        self._retry_delay = retry_delay
+        self._backoff = backoff
+        self._retry_for = _errors("retry_for", retry_for)
+        self._do_not_retry_for = _errors("do_not_retry_for", do_not_retry_for)
+        for kind in self._retry_for:
+            if kind in self._do_not_retry_for:
+                raise ValueError(f"{kind.__name__} is both in retry_for and in do_not_retry_for")
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} of {self._client!r}>"
+
+    def __dir__(self) -> list[str]:
+        return dir(self._client)
+
+    def __getattr__(self, name: str) -> Any:
+        # What Python itself asks an object for (to copy it, to unwrap it) is not the client's to
+        # answer; and a copy that has no client yet would ask itself for one without end.
+        if name.startswith("__"):
+            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+        attribute = getattr(self._client, name)
+        if not callable(attribute) or isinstance(attribute, type):
+            return attribute
+        # By its exact type: a tracer's wrapper passes for a method, and would be left out.
+        if type(attribute) is MethodType:
+            return MethodType(_Retried(self, attribute.__func__, 1), attribute.__self__)
+        return _Retried(self, attribute, 0)
+
+    def __getitem__(self, key: str | bytes) -> Any:
+        value = self.get(key)
+        if value is None:
+            raise KeyError(key)
+        return value
+
+    def __setitem__(self, key: str | bytes, value: Any) -> None:
+        self.set(key, value, noreply=True)
+
+    def __delitem__(self, key: str | bytes) -> None:
+        self.delete(key, noreply=True)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._client.close()
+
+    def _wait(self, attempt: int, error: Exception) -> bool:
+        """Wait until it is time for another attempt; False at once where none may follow."""
+        if self._retry_for and not isinstance(error, self._retry_for):
+            return False
+        if isinstance(error, self._do_not_retry_for):
+            return False
+        # Looked up now, so that it is gevent's where gevent has patched it; called for no delay
+        # too, which lets other threads go first.
+        time.sleep(self._retry_delay if self._backoff is None else self._backoff(attempt))
+        return True
+
+
+class _Retried:
+    """A client's `function`, retried; to `inspect` and others it is the function itself.
+
+    `keys_at` is the position of the argument that may be keys: behind ``self`` in the function of
+    a bound method, where this stands within a method object of its own.
+    """
+
+    def __init__(
+        self, retrying: RetryingClient, function: Callable[..., Any], keys_at: int
+    ) -> None:
+        self._retrying = retrying
+        self._function = function
+        self._keys_at = keys_at
+        self.__doc__ = function.__doc__
+        self.__module__ = getattr(function, "__module__", self.__module__)
+
+    def __call__(self, /, *args: Any, **kwargs: Any) -> Any:
+        # Of an iterator of keys the first attempt would leave the second nothing: all misses.
+        at = self._keys_at
+        if len(args) > at and hasattr(args[at], "__next__"):
+            args = (*args[:at], list(args[at]), *args[at + 1 :])
+        elif hasattr(kwargs.get("keys"), "__next__"):
+            kwargs["keys"] = list(kwargs["keys"])
+        retrying = self._retrying
+        for attempt in range(1, retrying._attempts):
+            try:
+                return self._function(*args, **kwargs)
+            except Exception as error:
+                if not retrying._wait(attempt, error):
+                    raise
+        return self._function(*args, **kwargs)
+
+    @property
+    def __signature__(self) -> Signature:
+        from inspect import signature
+
+        return signature(self._function)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._function, name)
+
+
+def _errors(argument: str, kinds: Errors) -> tuple[type[Exception], ...]:
+    if kinds is None:
+        return ()
+    if not isinstance(kinds, (tuple, set, list)):
+        raise ValueError(f"{argument} must be a tuple, set or list of errors, not {kinds!r}")
+    for kind in kinds:
+        if not (isinstance(kind, type) and issubclass(kind, Exception)):
+            raise ValueError(f"{argument} must hold subclasses of Exception, not {kind!r}")
+    return tuple(kinds)
