@@ -22,8 +22,8 @@ import cymemcache
 import cymemcache.exceptions
 import cymemcache.serde
 from cymemcache import Client, KeepaliveOpts, MemcacheClientError, MemcacheError
+from cymemcache.addresses import normalize_server_spec
 from cymemcache.commands import Commands
-from cymemcache.options import normalize_server_spec
 from cymemcache.testing import Answer, EmbeddedServer
 from wire import PATIENCE
 

@@ -15,7 +15,8 @@ import pytest
 
 from cymemcache import Client, KeepaliveOpts, MemcacheIllegalInputError
 from cymemcache import options as options_module
-from cymemcache.options import CLIENT, normalize_server_spec
+from cymemcache.addresses import normalize_server_spec
+from cymemcache.options import CLIENT
 from cymemcache.serde import PickleSerde
 
 # -- addresses -------------------------------------------------------------------------------------

@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from typing import Any, NoReturn
 
 from . import __impl__, __version__
-from .options import normalize_server_spec
+from .addresses import normalize_server_spec
 
 _PROGRAM = "python -m cymemcache"
 _EPILOG = """\

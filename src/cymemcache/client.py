@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 from . import options as _options
+from .addresses import normalize_server_spec
 from .calls import Calls
 from .commands import Commands
 from .connection import Dialler, NoreplyRecord
@@ -56,7 +57,7 @@ class Client(PlainCalls, Calls, SyncCommands):
             serde = LegacyWrappingSerde(bound["serializer"], bound["deserializer"])
             bound["serde"] = serde
         #: The server's address: ``(host, port)`` or the path of its UNIX socket.
-        self.server = _options.normalize_server_spec(server)
+        self.server = normalize_server_spec(server)
         self.ignore_exc: bool = bound["ignore_exc"]
         self.default_noreply: bool = bound["default_noreply"]
         self.allow_unicode_keys: bool = bound["allow_unicode_keys"]

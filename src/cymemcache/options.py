@@ -1,8 +1,9 @@
 """Every constructor option: its name, default, check and documentation, once.
 
-The clients take their options as keywords (or in the order of this table) and bind them here, so
-that a wrong one gets the same clear error everywhere; their signatures, as `inspect` shows them,
-are made from this table as well.  Nothing in here may open a socket or import ssl.
+Each class of clients names the options it takes, in the order in which they may be given by
+position, and binds them here, so that a wrong one gets the same clear error everywhere; their
+signatures, as `inspect` shows them, are made from the same table.  Nothing in here may open a
+socket or import ssl.
 """
 
 from __future__ import annotations
@@ -40,6 +41,14 @@ if TYPE_CHECKING:
         max_value_size: int
         max_request_size: int
 
+    class PooledClientOptions(ClientOptions, total=False):
+        """The options of `PooledClient`, for type checkers; see `POOLED_CLIENT`."""
+
+        max_pool_size: int | None
+        pool_idle_timeout: float | None
+        lock_generator: Callable[[], Any] | None
+        pool_wait_timeout: float | None
+
 
 class KeepaliveOpts:
     """How the kernel probes an idle connection (TCP keepalive).
@@ -62,62 +71,6 @@ class KeepaliveOpts:
 
     def __repr__(self) -> str:
         return f"KeepaliveOpts(idle={self.idle}, intvl={self.intvl}, cnt={self.cnt})"
-
-
-def normalize_server_spec(server: Any) -> tuple[str, int] | str:
-    """The address of a server: ``(host, port)``, or the path of a UNIX socket.
-
-    Takes ``(host, port)``, ``"host"``, ``"host:port"``, ``"[ipv6]"``, ``"[ipv6]:port"``,
-    ``"unix:/path"`` and ``"/path"``; the port is 11211 where none is given.  Raises `ValueError`
-    for anything else.
-    """
-    if isinstance(server, (tuple, list)):
-        if len(server) != 2 or not isinstance(server[0], str) or not server[0]:
-            raise ValueError(f"server must be a (host, port) pair, not {server!r}")
-        return _host(server[0], server), _port(server[1], server)
-    if not isinstance(server, str) or not server:
-        raise ValueError(f"server must be a (host, port) pair or an address, not {server!r}")
-    if server.startswith("unix:"):
-        path = server[5:]
-    elif server.startswith("/"):
-        path = server
-    else:
-        if server.startswith("["):
-            host, bracket, rest = server[1:].partition("]")
-            colon, port = rest[:1], rest[1:]
-            if not bracket or colon not in ("", ":"):
-                raise ValueError(f"server address {server!r} is not of the form [ipv6]:port")
-        else:
-            host, colon, port = server.partition(":")
-            if ":" in port:
-                raise ValueError(
-                    f"server address {server!r} has more than one colon; "
-                    "an IPv6 address goes in brackets: [::1]:11211"
-                )
-        if colon and not port:
-            raise ValueError(f"server address {server!r} ends where its port should be")
-        return _host(host, server), _port(port, server) if port else 11211
-    if not path or "\0" in path:
-        raise ValueError(f"server address {server!r} has no usable socket path")
-    return path
-
-
-def _host(host: str, server: Any) -> str:
-    if not host:
-        raise ValueError(f"server address {server!r} has no host")
-    if "\0" in host or host.split() != [host]:
-        raise ValueError(f"server address {server!r}: the host must hold no whitespace and no NUL")
-    return host
-
-
-def _port(port: Any, server: Any) -> int:
-    digits = isinstance(port, str) and port.isascii() and port.removeprefix("-").isdigit()
-    if not digits and (isinstance(port, bool) or not isinstance(port, int)):
-        raise ValueError(f"server address {server!r}: the port must be a number")
-    number = int(port)
-    if not 0 < number < 65536:
-        raise ValueError(f"server address {server!r}: the port must be from 1 to 65535")
-    return number
 
 
 # -- checks: each takes the option's name and value, and returns the value to be used -------------
@@ -153,6 +106,30 @@ def _seconds(name: str, value: Any) -> float | None:
     if not 0 < value < 1e9:
         raise ValueError(f"{name} must be positive (or None for no limit), not {value!r}")
     return value
+
+
+def _seconds_from_zero(name: str, value: Any) -> float:
+    if value is None:
+        return 0
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise TypeError(f"{name} must be a number of seconds or None, not {value!r}")
+    if not 0 <= value < 1e9:
+        raise ValueError(f"{name} must be 0 or more, not {value!r}")
+    return value
+
+
+def _wait(name: str, value: Any) -> float | None:
+    return None if value is None else _seconds_from_zero(name, value)
+
+
+def _pool_size(name: str, value: Any) -> int | None:
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise TypeError(f"{name} must be a number of connections or None, not {value!r}")
+    if value < 0:
+        raise ValueError(f"{name} must not be negative: {value!r}")
+    return value or None
 
 
 def _bytes_up_to(limit: int) -> Callable[[str, Any], int]:
@@ -231,8 +208,8 @@ class Option:
 class OptionSet:
     """The options of one class, in the order in which they may be given by position."""
 
-    def __init__(self, options: Sequence[Option]) -> None:
-        self.options = {option.name: option for option in options}
+    def __init__(self, *names: str) -> None:
+        self.options = {name: _OPTIONS[name] for name in names}
 
     def bind(self, owner: str, args: Sequence[Any], given: dict[str, Any]) -> dict[str, Any]:
         """The checked value of every option; `owner` is the class, for error messages.
@@ -324,8 +301,9 @@ class ConstructorSignature:
         return self._options.signature(*self._first)
 
 
-CLIENT = OptionSet(
-    [
+_OPTIONS = {
+    option.name: option
+    for option in (
         Option(
             "serde",
             None,
@@ -385,5 +363,72 @@ CLIENT = OptionSet(
             _bytes_up_to(replies.MAX_VALUE_SIZE),
             "bytes at which the keys of a fetch are split over several requests.",
         ),
-    ]
+        Option(
+            "max_pool_size",
+            None,
+            _pool_size,
+            "connections at most; None: as many as there are commands at the same time.",
+        ),
+        Option(
+            "pool_idle_timeout",
+            0,
+            _seconds_from_zero,
+            "seconds after which a connection that nobody used is closed; 0: never.",
+        ),
+        Option(
+            "lock_generator",
+            None,
+            _function,
+            "makes the locks that callers wait on for a connection (gevent.lock.BoundedSemaphore).",
+        ),
+        Option(
+            "pool_wait_timeout",
+            None,
+            _wait,
+            "seconds to wait in line for a free connection; None: as `timeout`, else 5.",
+        ),
+    )
+}
+
+# What ours have beyond the reference comes last in each set, so that positions are the same.
+_OF_OURS = ("username", "password", "max_value_size", "max_request_size")
+
+CLIENT = OptionSet(
+    "serde",
+    "serializer",
+    "deserializer",
+    "connect_timeout",
+    "timeout",
+    "no_delay",
+    "ignore_exc",
+    "socket_module",
+    "socket_keepalive",
+    "key_prefix",
+    "default_noreply",
+    "allow_unicode_keys",
+    "encoding",
+    "tls_context",
+    *_OF_OURS,
+)
+
+POOLED_CLIENT = OptionSet(
+    "serde",
+    "serializer",
+    "deserializer",
+    "connect_timeout",
+    "timeout",
+    "no_delay",
+    "ignore_exc",
+    "socket_module",
+    "socket_keepalive",
+    "key_prefix",
+    "max_pool_size",
+    "pool_idle_timeout",
+    "lock_generator",
+    "default_noreply",
+    "allow_unicode_keys",
+    "encoding",
+    "tls_context",
+    *_OF_OURS,
+    "pool_wait_timeout",
 )
