@@ -76,13 +76,12 @@ class Calls:
         """The result of a command that has a reply of `kind`, through `convert` where given."""
         connection = None
         try:
-            while True:
-                connection = self._pool.take()
+            connection = self._pool.take()
+            result = connection.call(request, kind, keys, default)
+            while result is STALE:
+                stale, connection = connection, None
+                connection = self._pool.replace(stale)
                 result = connection.call(request, kind, keys, default)
-                if result is not STALE:
-                    break
-                connection.discard()
-                connection = None
         except BaseException as error:
             return self._failed(connection, error, kind, request, keys, default, convert)
         self._pool.give(connection)
@@ -104,12 +103,12 @@ class Calls:
     ) -> Any:
         """A call has raised `error`: once more on a new connection, a miss, or `error` again."""
         if connection is not None:
-            again = kind in _RETRIED and _went_stale(error, connection)
-            connection.discard()
-            if again:
-                connection = None
+            if not (kind in _RETRIED and _went_stale(error, connection)):
+                connection.discard()
+            else:
+                ended, connection = connection, None
                 try:
-                    connection = self._pool.dial()
+                    connection = self._pool.renew(ended)
                     result = connection.call(request, kind, keys, default)
                 except BaseException as second:
                     if connection is not None:
@@ -161,8 +160,8 @@ class Calls:
 
     def _send(self, request: bytes, commands: int, result: Any) -> Any:
         """Send `commands` noreply commands, and return `result`."""
+        connection = self._pool.take()
         while True:
-            connection = self._pool.take()
             try:
                 sent = connection.send(request, commands)
             except BaseException:
@@ -170,7 +169,7 @@ class Calls:
                 raise
             if sent is not STALE:
                 break
-            connection.discard()
+            connection = self._pool.replace(connection)
         self._pool.hold(connection)
         return result
 
@@ -217,14 +216,17 @@ class Calls:
 
     def _call_and_close(self, kind: int, request: bytes, keys: Any = None) -> Any:
         """Like `_call`, for a connection that is of no use afterwards."""
+        connection = self._pool.take()
         while True:
-            connection = self._pool.take()
             try:
                 result = connection.call(request, kind, keys)
-            finally:
+            except BaseException:
                 connection.discard()
+                raise
             if result is not STALE:
+                connection.discard()
                 return result
+            connection = self._pool.replace(connection)
 
     def _done(self, result: Any) -> Any:
         return result
