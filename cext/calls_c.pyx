@@ -7,7 +7,7 @@ idle connection, another kind of socket, a connection that went stale, any excep
 is not final.  It must never do anything in another way than they do.
 """
 
-from cpython.dict cimport PyDict_Contains, PyDict_SetItem, PyDict_Size
+from cpython.dict cimport PyDict_Contains, PyDict_SetItem
 from cpython.list cimport PyList_Append, PyList_GET_ITEM, PyList_GET_SIZE
 from cpython.ref cimport Py_DECREF
 
@@ -17,6 +17,7 @@ from cymemcache.core.exchange_c cimport PlainExchange
 from cymemcache.core.replies import STALE as _STALE
 
 cdef extern from "Python.h":
+    Py_ssize_t PyDict_GET_SIZE(object dictionary)
     void Py_SET_SIZE(object sequence, Py_ssize_t size)
 
 cdef object STALE = _STALE
@@ -27,18 +28,24 @@ cdef class IdleConnections:
 
     cdef public list _idle
     cdef public dict _held
+    cdef public dict _waiting
+    cdef public dict _settling
     cdef public Py_ssize_t _generation
     cdef public double _expire_at
 
     def __cinit__(self, *args, **kwargs):
         self._idle = []
         self._held = {}
+        self._waiting = {}
+        self._settling = {}
 
     cdef PlainExchange taken(self):
         """The connection to use next where that is a plain one, None otherwise."""
         cdef object connection
         cdef Py_ssize_t count
-        if PyDict_Size(self._held):
+        if PyDict_GET_SIZE(self._waiting):
+            return None
+        if PyDict_GET_SIZE(self._held):
             thread = threading.get_ident()
             connection = self._held.pop(thread, None)
             if connection is not None:
@@ -46,6 +53,8 @@ cdef class IdleConnections:
                     return <PlainExchange>connection
                 self._held[thread] = connection
                 return None
+        if PyDict_GET_SIZE(self._settling):
+            return None
         count = PyList_GET_SIZE(self._idle)
         if count > 0 and self.usual(<object>PyList_GET_ITEM(self._idle, count - 1)):
             # A pop that keeps the list's memory, for the append that follows.
@@ -76,10 +85,12 @@ cdef class IdleConnections:
         return self.tidied(connection)
 
     cdef int tidied(self, PlainExchange connection) except -1:
-        if connection.generation != self._generation:
-            self._close_old()
-        elif <double>connection.used_at > self._expire_at * 1e9:
-            self._expire()
+        if (
+            connection.generation != self._generation
+            or <double>connection.used_at > self._expire_at * 1e9
+            or PyDict_GET_SIZE(self._waiting)
+        ):
+            self._tidy(connection)
         return 0
 
 

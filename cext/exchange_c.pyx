@@ -16,6 +16,7 @@ from cpython.exc cimport PyErr_CheckSignals, PyErr_SetFromErrno
 from cpython.object cimport PyObject
 from libc cimport errno as c_errno
 from libc.errno cimport EAGAIN, EINTR, errno
+from libc.math cimport INFINITY
 from libc.stdint cimport int64_t
 from posix.time cimport CLOCK_MONOTONIC, clock_gettime, timespec
 
@@ -152,6 +153,8 @@ cdef class PlainExchange:
         self.timeout_ns = -1 if timeout is None else <int64_t>(timeout * 1e9)
         self.forks = cymc_forks
         self.used_at = monotonic()
+        self.idle_most = -1
+        self.idle_look = SECOND
 
     def close(self):
         """Close the descriptor.  What was sent before still reaches the server."""
@@ -160,6 +163,7 @@ cdef class PlainExchange:
             self.sock.close()
         except Exception:  # nothing that a caller could do about it
             pass
+        self.slot = None
 
     def discard(self):
         """Close after a failure: noreply commands not acknowledged may be lost."""
@@ -185,6 +189,16 @@ cdef class PlainExchange:
     def used_at_seconds(self):
         """When the last command began, on the clock of `time.monotonic`."""
         return self.used_at / 1e9
+
+    @property
+    def idle_seconds(self):
+        """After which it is of no use any more, if nobody used it."""
+        return INFINITY if self.idle_most < 0 else self.idle_most / 1e9
+
+    @idle_seconds.setter
+    def idle_seconds(self, double seconds):
+        self.idle_most = -1 if seconds == INFINITY else <int64_t>(seconds * 1e9)
+        self.idle_look = SECOND if self.idle_most < 0 else min(SECOND, self.idle_most)
 
     def forked(self):
         """Whether this process is a child of the one that dialled."""
@@ -277,12 +291,19 @@ cdef class PlainExchange:
             self.forks != cymc_forks
             or self.fd < 0
             or descriptor_of(self.sock) != self.fd  # closed by hand: the number may be another's
-            or (now - self.used_at > SECOND and not self.is_fresh())
+            or (now - self.used_at > self.idle_look and self.is_too_old(now - self.used_at))
         ):
             return True
         self.used_at = now
         self.received = False
         return False
+
+    cdef bint is_too_old(self, int64_t idle) except -1:
+        """Whether the connection is of no use after being idle for so many nanoseconds."""
+        if 0 <= self.idle_most < idle:
+            self.unacknowledged = 0  # done long ago, or nobody will ever know
+            return True
+        return idle > SECOND and not self.is_fresh()
 
     # -- a command in several steps ------------------------------------------------------------
 

@@ -6,7 +6,7 @@ loads ssl, logging, pickle and typing only when they are first needed.
 
 from __future__ import annotations
 
-from .client import Client
+from .client import Client, PooledClient
 from .core import impl as __impl__
 from .exceptions import (
     MemcacheClientError,
@@ -65,6 +65,7 @@ __all__ = [
     "MemcacheUnexpectedCloseError",
     "MemcacheUnknownCommandError",
     "MemcacheUnknownError",
+    "PooledClient",
     "RetryingClient",
     "__impl__",
     "__version__",

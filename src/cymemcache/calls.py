@@ -79,13 +79,12 @@ class Calls:
         """The result of a command that has a reply of `kind`, through `convert` where given."""
         connection = None
         try:
-            while True:
-                connection = self._pool.take()
+            connection = self._pool.take()
+            result = connection.call(request, kind, keys, default)
+            while result is STALE:
+                stale, connection = connection, None
+                connection = self._pool.replace(stale)
                 result = connection.call(request, kind, keys, default)
-                if result is not STALE:
-                    break
-                connection.discard()
-                connection = None
         except BaseException as error:
             return self._failed(connection, error, kind, request, keys, default, convert)
         self._pool.give(connection)
@@ -107,12 +106,12 @@ class Calls:
     ) -> Any:
         """A call has raised `error`: once more on a new connection, a miss, or `error` again."""
         if connection is not None:
-            again = may_retry(kind, error, connection)
-            connection.discard()
-            if again:
-                connection = None
+            if not may_retry(kind, error, connection):
+                connection.discard()
+            else:
+                ended, connection = connection, None
                 try:
-                    connection = self._pool.dial()
+                    connection = self._pool.renew(ended)
                     result = connection.call(request, kind, keys, default)
                 except BaseException as second:
                     if connection is not None:
@@ -175,12 +174,9 @@ class Calls:
         """Send `commands` noreply commands, and return `result`."""
         connection = None
         try:
-            while True:
-                connection = self._pool.take()
-                if connection.send(request, commands) is not STALE:
-                    break
-                connection.discard()
-                connection = None
+            connection = self._pool.take()
+            while connection.send(request, commands) is STALE:
+                connection = self._pool.replace(connection)
         except BaseException as error:
             self._not_sent(error, connection)
         self._pool.hold(connection)
@@ -236,19 +232,18 @@ class Calls:
 
     def _call_and_close(self, kind: int, request: bytes, keys: Any = None) -> Any:
         """Like `_call`, for a connection that is of no use afterwards."""
-        while True:
-            connection = None
-            try:
-                connection = self._pool.take()
-                result = connection.call(request, kind, keys)
-            except BaseException as error:
-                self._tell(error, connection)
-                raise
-            finally:
-                if connection is not None:
-                    connection.discard()
-            if result is not STALE:
-                return result
+        connection = None
+        try:
+            connection = self._pool.take()
+            while (result := connection.call(request, kind, keys)) is STALE:
+                connection = self._pool.replace(connection)
+        except BaseException as error:
+            self._tell(error, connection)
+            raise
+        finally:
+            if connection is not None:
+                connection.discard()
+        return result
 
     def _done(self, result: Any) -> Any:
         return result

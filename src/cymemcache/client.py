@@ -13,16 +13,19 @@ from .commands import Commands
 from .connection import Dialler, NoreplyRecord
 from .core import PlainCalls, Requests
 from .core.replies import DECODE_STOCK, GET
+from .limited import LimitedPool
 from .options import ReadOnlyOption
 from .pool import ConnectionPool
 from .serde import LegacyWrappingSerde, serialize_of, stock_kind
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
     from types import TracebackType
     from typing import Any, Self, Unpack
 
     from .commands import Key, SyncCommands
+    from .exchange import Exchange
 else:
     SyncCommands = Commands
 
@@ -51,7 +54,14 @@ class Client(PlainCalls, Calls, SyncCommands):
     def __init__(
         self, server: tuple[str, int] | str, *args: Any, **given: Unpack[_options.ClientOptions]
     ) -> None:
-        bound = _options.CLIENT.bind(type(self).__name__, args, dict(given))
+        self._set_up(server, _options.CLIENT, args, dict(given))
+
+    __signature__ = _options.ConstructorSignature(_options.CLIENT, "server")
+
+    def _set_up(
+        self, server: Any, options: _options.OptionSet, args: Sequence[Any], given: dict[str, Any]
+    ) -> None:
+        bound = options.bind(type(self).__name__, args, given)
         serde = bound["serde"]
         if serde is None:
             serde = LegacyWrappingSerde(bound["serializer"], bound["deserializer"])
@@ -73,14 +83,15 @@ class Client(PlainCalls, Calls, SyncCommands):
         )
         self._noreply = NoreplyRecord(self._address())
         dialler = Dialler(self.server, bound, self._requests, decode, self._noreply)
-        self._pool = ConnectionPool(dialler.dial)
+        self._pool = self._pool_of(dialler.dial, bound)
         self._adopt = dialler.adopt
         self._dial_steps = dialler.steps
         # The dialler has the credentials; nothing else keeps them.
         bound["username"] = bound["password"] = None
         self._options = bound
 
-    __signature__ = _options.ConstructorSignature(_options.CLIENT, "server")
+    def _pool_of(self, dial: Callable[[], Exchange], options: dict[str, Any]) -> ConnectionPool:
+        return ConnectionPool(dial)
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self._address()}>"
@@ -170,3 +181,53 @@ class Client(PlainCalls, Calls, SyncCommands):
 Client.__doc__ = f"{Client.__doc__}\n{_options.CLIENT.documentation()}\n"
 
 _MISSING = object()
+
+
+class PooledClient(Client):
+    """A `Client` whose connections are limited: `max_pool_size` at most.
+
+    A command that finds all of them in use waits for one, first come first served, and raises
+    `RuntimeError` after `pool_wait_timeout`; then it has done nothing.  Its own `timeout` starts
+    when it has its connection.  `client_pool` tells of them: `max_size`, and one entry for each
+    connection in `free` and in `used`.
+
+    Options:
+    """
+
+    #: A subclass of `Client` whose methods are to be used; for those who override it.
+    client_class: type[Client] = Client
+
+    lock_generator: Any = ReadOnlyOption()
+
+    def __new__(cls, *args: Any, **given: Any) -> Self:
+        if not issubclass(cls, cls.client_class):
+            cls = type(cls.__name__, (cls.client_class, cls), {})
+        return super().__new__(cls)
+
+    def __init__(
+        self,
+        server: tuple[str, int] | str,
+        *args: Any,
+        **given: Unpack[_options.PooledClientOptions],
+    ) -> None:
+        self._set_up(server, _options.POOLED_CLIENT, args, dict(given))
+
+    __signature__ = _options.ConstructorSignature(_options.POOLED_CLIENT, "server")
+
+    def _pool_of(self, dial: Callable[[], Exchange], options: dict[str, Any]) -> ConnectionPool:
+        wait = options["pool_wait_timeout"]
+        if wait is None:
+            wait = options["timeout"] or DEFAULT_WAIT
+        self.client_pool = LimitedPool(
+            dial,
+            options["max_pool_size"],
+            options["pool_idle_timeout"],
+            wait,
+            options["lock_generator"],
+        )
+        return self.client_pool
+
+
+PooledClient.__doc__ = f"{PooledClient.__doc__}\n{_options.POOLED_CLIENT.documentation()}\n"
+
+DEFAULT_WAIT = 5.0  # seconds for a connection, where there is no timeout either

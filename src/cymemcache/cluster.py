@@ -16,7 +16,7 @@ import threading
 from . import options as _options
 from .addresses import normalize_server_spec
 from .calls import Calls, is_unreachable
-from .client import Client
+from .client import Client, PooledClient
 from .commands import Commands
 from .core import Requests
 from .delegation import delegating
@@ -154,8 +154,6 @@ class HashClient(ScatterGather, SyncCommands):
     def _make_client(self, address: Any) -> Any:
         if not self.use_pooling:
             return self.client_class(address, **self.default_kwargs)
-        from .client import PooledClient
-
         client = PooledClient(address, **self.default_kwargs)
         client.client_class = self.client_class
         return client

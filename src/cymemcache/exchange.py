@@ -16,6 +16,7 @@ from __future__ import annotations
 import _socket
 import os
 import select
+from math import inf
 from time import monotonic
 
 from .core import fork_count as compiled_fork_count
@@ -44,6 +45,7 @@ if TYPE_CHECKING:
 
     from .core import PlainExchange, ReplyParser
     from .exceptions import MemcacheError
+    from .limits import Slot
 
     class Record(Protocol):
         """Where an exchange tells what became of noreply commands."""
@@ -106,6 +108,10 @@ class AnyExchange:
         self.used_at_seconds = monotonic()
         #: of the pool, when this connection was dialled
         self.generation = 0
+        #: of the pool: permission to have this connection, given back with its end
+        self.slot: Slot | None = None
+        #: after which it is of no use any more, if nobody used it
+        self.idle_seconds = inf
         self._parser = parser
         self._record = record
         self._forks = fork_count()
@@ -125,6 +131,7 @@ class AnyExchange:
             self.sock.close()
         except Exception:  # nothing that a caller could do about it
             pass
+        self.slot = None
 
     def discard(self) -> None:
         """Close after a failure: noreply commands not acknowledged may be lost."""
@@ -209,12 +216,19 @@ class AnyExchange:
         if (
             self._forks != fork_count()
             or self._fileno() < 0  # closed by hand
-            or (now - self.used_at_seconds > 1 and not self._is_fresh())
+            or self._is_too_old(now - self.used_at_seconds)
         ):
             return True
         self.used_at_seconds = now
         self.received = False
         return False
+
+    def _is_too_old(self, idle: float) -> bool:
+        """Whether the connection is of no use after being idle for so many seconds."""
+        if idle > self.idle_seconds:
+            self.unacknowledged = 0  # done long ago, or nobody will ever know
+            return True
+        return idle > 1 and not self._is_fresh()
 
     # -- a command in several steps ----------------------------------------------------------------
 

@@ -66,7 +66,11 @@ class Errand:
                 if self._begin(exchange):
                     return
                 exchange = self._pool.take_idle()
-            self._dial()
+            self._slot = self._pool.admit()
+            if self._slot is None:
+                self.must_wait = True
+            else:
+                self._dial()
         except Exception as error:
             self.outcome = Failed(error)
 
@@ -93,10 +97,6 @@ class Errand:
         return True
 
     def _dial(self) -> None:
-        self._slot = self._pool.admit()
-        if self._slot is None:
-            self.must_wait = True
-            return
         self._dialling = self._dial_steps()
         self._dial_on(None)
 
@@ -169,15 +169,16 @@ class Errand:
         error = self.outcome.error
         # What a forked child may not use says nothing about the server.
         self.unreachable = is_unreachable(error) and not exchange.forked()
-        again = not self._again and may_retry(self._kind, error, exchange)
-        exchange.discard()
-        if again:
-            self._again = True
-            self.outcome = NEED_DATA
-            try:
-                self._dial()
-            except Exception as error:
-                self.outcome = Failed(error)
+        if self._again or not may_retry(self._kind, error, exchange):
+            exchange.discard()
+            return
+        self._again = True
+        self.outcome = NEED_DATA
+        try:
+            self._slot = self._pool.reclaim(exchange)
+            self._dial()
+        except Exception as error:
+            self.outcome = Failed(error)
 
     def give_up(self) -> None:
         """Close whatever is under way."""
@@ -185,6 +186,7 @@ class Errand:
             self._dialling.close()
         if self.exchange is not None:
             self.exchange.discard()
+        self._slot = None
 
 
 def gather(errands: Sequence[Errand]) -> None:

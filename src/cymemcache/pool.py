@@ -3,32 +3,35 @@
 Taking and giving back cost no lock: both are single operations of a list.  A connection that was
 taken belongs to its holder alone; whoever fails to give it back has closed it.  Nothing in here may
 close a connection that somebody holds: `close` raises the generation, and one in use is closed when
-it comes back.
+it comes back.  `limited.py` is the same with limits, and overrides what those make different.
 """
 
 from __future__ import annotations
 
-import os
 import sys
 import threading
 from _thread import get_ident
 from time import monotonic
-from weakref import WeakSet
 
 from .core import IdleConnections
 from .core.replies import BARRIER_REQUEST, STALE, VERSION
+from .limits import Slot, reset_in_children
+from .object_pool import ObjectPool as ObjectPool
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from .exchange import Exchange
+    from .limits import Entries
 
 IDLE_SECONDS = 60.0  # after which a connection that nobody used is closed
 
 
 class ConnectionPool(IdleConnections):
     """As many connections as are in use at once; the last returned is taken first."""
+
+    idle_seconds = IDLE_SECONDS
 
     def __init__(self, dial: Callable[[], Exchange]) -> None:
         self._dial = dial
@@ -37,62 +40,58 @@ class ConnectionPool(IdleConnections):
         # By thread: connections with noreply commands that are not acknowledged.  Their thread's
         # next command goes out on the same one, so that it never overtakes them.
         self._held: dict[int, Exchange] = {}
+        # Who waits for a connection, and before whom nobody may take one: here nobody ever does.
+        self._waiting: Entries = {}
         self._expire_at = monotonic() + 1
-        _pools.add(self)
+        reset_in_children(self)
 
     def take(self) -> Exchange:
         """A connection for the caller alone.  Follow with `give`, `hold` or its `discard`."""
-        if not self._held:
-            try:
-                connection = self._idle.pop()
-            except IndexError:
-                return self.dial()
-            if connection.generation == self._generation:
-                return connection
-            connection.close()
-        if self._held:
-            connection = self._held.pop(threading.get_ident(), None)
-            if connection is not None:
-                if connection.generation == self._generation:
-                    return connection
-                self._settle(connection)
-        while True:
-            try:
-                connection = self._idle.pop()
-            except IndexError:
-                return self._left_behind() or self.dial()
-            if connection.generation == self._generation:
-                return connection
-            connection.close()
+        connection = self.take_idle()
+        return self.dial(Slot(self._generation)) if connection is None else connection
 
     def take_idle(self) -> Exchange | None:
-        if self._held:
-            connection = self._held.pop(threading.get_ident(), None)
-            if connection is not None:
-                return connection
-        while self._idle:
-            connection = self._idle.pop()
-            if connection.generation == self._generation:
-                return connection
-            connection.close()
-        return None
+        """Like `take`, but None where that would have to dial or to wait for one."""
+        return self._own() or self._unused()
 
-    def admit(self):
-        return (self._generation,)
+    def admit(self) -> Slot | None:
+        """Permission to dial a connection now, None where that has to be waited for."""
+        return Slot(self._generation)
 
-    def admitted(self, connection, slot):
-        connection.generation = slot[0]
+    def admitted(self, connection: Exchange, slot: Slot) -> Exchange:
+        """Make `connection`, which was dialled with the permission `slot`, one of this pool."""
+        # Of before it was dialled: a close since then holds for this one too.
+        connection.generation = slot.generation
+        connection.slot = slot
         return connection
 
-    def holds(self) -> bool:
-        return threading.get_ident() in self._held
+    def dial(self, slot: Slot) -> Exchange:
+        """A new connection for the caller alone, in `slot`."""
+        try:
+            connection = self._dial()
+            return self.admitted(connection, slot)
+        finally:
+            del slot  # a traceback may keep this frame
 
-    def dial(self) -> Exchange:
-        """A new connection for the caller alone."""
-        generation = self._generation  # of before: a close while we dial holds for this one too
-        connection = self._dial()
-        connection.generation = generation
-        return connection
+    def replace(self, connection: Exchange) -> Exchange:
+        """Another connection for the holder of this one, which is of no use."""
+        slot = self.reclaim(connection)
+        try:
+            return self.take_idle() or self.dial(slot)
+        finally:
+            del slot
+
+    def renew(self, connection: Exchange) -> Exchange:
+        """A new connection for the holder of this one, which the server has ended."""
+        return self.dial(self.reclaim(connection))
+
+    def reclaim(self, connection: Exchange) -> Slot:
+        """The slot that `connection` had; it is discarded."""
+        slot = connection.slot or Slot()
+        connection.slot = None
+        slot.generation = self._generation
+        connection.discard()
+        return slot
 
     def give(self, connection: Exchange) -> None:
         """Take `connection` back; nothing of a reply may be outstanding on it."""
@@ -100,6 +99,7 @@ class ConnectionPool(IdleConnections):
         if (
             connection.generation != self._generation
             or connection.used_at_seconds > self._expire_at
+            or self._waiting
         ):
             self._tidy(connection)
 
@@ -119,6 +119,11 @@ class ConnectionPool(IdleConnections):
         self.close()
         connection.generation = self._generation
         self._idle.append(connection)
+        self._tidy(connection)
+
+    def holds(self) -> bool:
+        """Whether there are unacknowledged noreply commands of the calling thread."""
+        return threading.get_ident() in self._held
 
     def peek(self) -> Exchange | None:
         """The connection that would be taken next, left where it is; None where there is none."""
@@ -142,16 +147,47 @@ class ConnectionPool(IdleConnections):
         self._generation += 1
         self._close_old()
 
+    def _own(self) -> Exchange | None:
+        """The connection that this thread holds."""
+        if self._held:
+            connection = self._held.pop(threading.get_ident(), None)
+            if connection is not None:
+                if connection.generation == self._generation:
+                    return connection
+                self._settle(connection)
+        return None
+
+    def _unused(self) -> Exchange | None:
+        """A connection that nobody holds."""
+        while True:
+            try:
+                connection = self._idle.pop()
+            except IndexError:
+                return self._left_behind()
+            if connection.generation == self._generation:
+                return connection
+            connection.close()
+
     def _settle(self, connection: Exchange) -> None:
         """Close `connection` once its noreply commands are known to be done."""
+        if self._acknowledged(connection):
+            connection.close()
+
+    def _acknowledged(self, connection: Exchange) -> bool:
+        """Wait until the noreply commands on `connection` are known to be done.
+
+        False where that cannot be known: then it is discarded.
+        """
         try:
-            if connection.call(BARRIER_REQUEST, VERSION) is STALE:
-                connection.discard()
+            if connection.call(BARRIER_REQUEST, VERSION) is not STALE:
+                return True
         except BaseException as error:
             connection.discard()
             if not isinstance(error, Exception):
                 raise
-        connection.close()
+        else:
+            connection.discard()
+        return False
 
     def _left_behind(self) -> Exchange | None:
         """A connection that a thread which has ended was holding.
@@ -196,7 +232,7 @@ class ConnectionPool(IdleConnections):
                     self._idle.append(old)
 
     def _expire(self) -> None:
-        """Close what nobody has used for `IDLE_SECONDS`."""
+        """Close what nobody has used for `idle_seconds`."""
         now = monotonic()
         self._expire_at = now + 1
         while self._idle:
@@ -204,12 +240,12 @@ class ConnectionPool(IdleConnections):
                 connection = self._idle.pop(0)
             except IndexError:
                 break
-            if now - connection.used_at_seconds < IDLE_SECONDS:
+            if now - connection.used_at_seconds < self.idle_seconds:
                 self._idle.insert(0, connection)
                 break
             connection.close()
         for thread, connection in list(self._held.items()):
-            if now - connection.used_at_seconds >= IDLE_SECONDS:
+            if now - connection.used_at_seconds >= self.idle_seconds:
                 expired = self._held.pop(thread, None)
                 if expired is connection:
                     connection.close()
@@ -224,14 +260,6 @@ class ConnectionPool(IdleConnections):
         for connection in [*idle, *held.values()]:
             connection.close()
 
-
-_pools: WeakSet[ConnectionPool] = WeakSet()
-
-
-def _reset_all() -> None:
-    for pool in list(_pools):
-        pool.reset_after_fork()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_reset_all)
+    def _resting(self) -> list[Exchange]:
+        """The connections that are not in use."""
+        return [*self._idle, *self._held.values()]

@@ -22,6 +22,10 @@ cdef class PlainExchange:
     cdef readonly bint received
     #: of the pool, when this connection was dialled
     cdef public Py_ssize_t generation
+    #: of the pool: permission to have this connection, given back with its end
+    cdef public object slot
+    cdef int64_t idle_most    # nanoseconds after which it is of no use; -1: any time
+    cdef int64_t idle_look    # after which it is looked at before it is used
 
     # The command under way, where it takes more than one send and one receive.
     cdef bytes data           # what is sent, a barrier before it or not
@@ -37,6 +41,7 @@ cdef class PlainExchange:
     cdef object transmit(self, bytes request, Py_ssize_t commands)
     cdef int open(self, bytes request, Py_ssize_t commands) except -1
     cdef bint is_stale(self, int64_t now) except -1
+    cdef bint is_too_old(self, int64_t idle) except -1
     cdef int go_on(
         self,
         bytes data,
