@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import gc
 import threading
+import weakref
 from collections.abc import Callable
 from typing import Any
 
@@ -288,3 +289,34 @@ def test_a_pool_keeps_no_connection_that_its_holder_lost(
     dialled.made.clear()
     gc.collect()
     assert not any(isinstance(thing, Connection) for thing in gc.get_objects())
+
+
+def test_looking_for_ended_threads_keeps_no_frame_of_those_that_run(
+    pool: ConnectionPool,
+) -> None:
+    class Local:
+        """What a running thread has in a frame."""
+
+    known: list[weakref.ref[Local]] = []
+    found, go_on = threading.Event(), threading.Event()
+
+    def run() -> None:
+        local = Local()
+        known.append(weakref.ref(local))
+        found.set()
+        go_on.wait()
+
+    ended = threading.Thread(target=lambda: pool.hold(pool.take()))
+    ended.start()
+    ended.join()
+    running = threading.Thread(target=run)
+    running.start()
+    found.wait()
+    gc.disable()
+    try:
+        pool.take()
+        go_on.set()
+        running.join()
+        assert known[0]() is None
+    finally:
+        gc.enable()

@@ -196,7 +196,8 @@ class ConnectionPool(IdleConnections):
         """
         if not self._held or threading.get_ident is not get_ident:
             return None
-        alive = sys._current_frames()
+        # Not the dict: our own frame is in it, and would keep all frames until the collector comes.
+        alive = set(sys._current_frames())
         for thread in list(self._held):
             if thread not in alive:
                 connection = self._held.pop(thread, None)
