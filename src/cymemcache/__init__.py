@@ -18,6 +18,7 @@ from .exceptions import (
     MemcacheUnknownCommandError,
     MemcacheUnknownError,
 )
+from .ketama import KetamaHash
 from .options import KeepaliveOpts
 
 __version__ = "0.1.0"
@@ -25,6 +26,7 @@ __version__ = "0.1.0"
 __all__ = [
     "Client",
     "KeepaliveOpts",
+    "KetamaHash",
     "MemcacheClientError",
     "MemcacheDecompressionError",
     "MemcacheError",
