@@ -14,10 +14,11 @@ SOURCES := $(wildcard cext/*.pyx cext/*/*/*.pxd) setup.py pyproject.toml
 
 # Tests that run both twins by themselves, or build wheels of their own: one run is enough for them.
 RUN_ONCE := $(wildcard $(addprefix tests/,test_packaging.py test_parser.py test_requests.py \
-	test_rendezvous.py test_twins.py typing))
+	test_rendezvous.py test_ketama.py test_twins.py typing))
 # They need development tools, and show nothing about memory.  Nor can greenlets, which change stacks,
 # run under the address sanitizer.
-NOT_SANITIZED := test_packaging.py typing integration/test_benchmarks.py integration/test_demo.py
+NOT_SANITIZED := test_packaging.py typing integration/test_benchmarks.py integration/test_demo.py \
+	integration/test_libmemcached.py
 # Looked for under pyenv's versions first, then on PATH.
 PYENV := $(subst $() ,,$(addsuffix :,$(wildcard $(HOME)/.pyenv/versions/*/bin)))
 INTERPRETERS ?= python3.11 python3.12 python3.13 python3.14 python3.15
@@ -93,9 +94,9 @@ clean: ## Remove everything that was made
 	rm -rf src/*.egg-info src/cymemcache/core/*.so
 	find . -name __pycache__ -prune -exec rm -rf {} +
 
-# A memcached to test against: without one, only CI fails at once.
+# A memcached to test against, and libmemcached to compare with: without them, only CI fails at once.
 memcached:
-	@.ci/need memcached nutcracker || [ "$$CI" != true ]
+	@.ci/need memcached nutcracker libmemcached || [ "$$CI" != true ]
 
 # Stamps, so that nothing is installed or built twice.
 

@@ -7,7 +7,7 @@ once it is made, and a call keeps everything that it works with on its own stack
 threads may use one table.
 """
 
-from cpython.bytes cimport PyBytes_CheckExact
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_CheckExact, PyBytes_GET_SIZE
 from cpython.mem cimport PyMem_Calloc, PyMem_Free, PyMem_Malloc
 from cpython.unicode cimport PyUnicode_CheckExact
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
@@ -119,6 +119,29 @@ cdef int open_text(object string, uint8_t *stack, Text *text) except -1:
     return 0
 
 
+cdef bint open_plain_bytes(object key, uint8_t *stack, Text *text) noexcept:
+    """Point `text` to what repr makes of the bytes `key`, made in `stack` (STACK_SIZE bytes).
+
+    False where the key is too long for that, or repr would do more than put it between b' and '.
+    """
+    cdef const uint8_t *data = <const uint8_t *>PyBytes_AS_STRING(key)
+    cdef Py_ssize_t size = PyBytes_GET_SIZE(key)
+    cdef Py_ssize_t i
+    if size > STACK_SIZE - 3:
+        return False
+    stack[0] = c"b"
+    stack[1] = c"'"
+    for i in range(size):
+        if data[i] < 0x20 or data[i] > 0x7E or data[i] == c"'" or data[i] == c"\\":
+            return False
+        stack[2 + i] = data[i]
+    stack[2 + size] = c"'"
+    text.data = stack
+    text.size = size + 3
+    text.owned = NULL
+    return True
+
+
 cdef Prefix absorb_str(Prefix prefix, object string) except *:
     cdef uint8_t stack[STACK_SIZE]
     cdef Text text
@@ -141,39 +164,18 @@ def murmur3_32(data, seed=0):
     return hash_of(absorb_str(start, data))
 
 
-cdef class RendezvousTable:
-    """An immutable set of nodes that tells which of them a key belongs to.
+cdef class NodeTable:
+    """An immutable set of nodes; what tells which of them a key belongs to is a subclass's `best`.
 
-    `nodes` are str (`TypeError` otherwise).  Keys may be anything: they count as Python formats
-    them, so that ``b"k"`` is placed as ``"b'k'"``.
+    `nodes` are str (`TypeError` otherwise).
     """
 
-    cdef readonly tuple nodes
-    cdef tuple names
-    cdef Prefix *prefixes
-    cdef Py_ssize_t count
-
-    def __cinit__(self, nodes):
-        cdef Prefix start
-        cdef Py_ssize_t i
-        start.state = start.left = start.shift = start.length = 0
+    def __cinit__(self, nodes, *_):
         self.nodes = tuple(nodes)
         for node in self.nodes:
             if not isinstance(node, str):
                 raise TypeError(f"nodes must be str, got {type(node).__name__}")
-        self.names = tuple([str(node) for node in self.nodes])
-        self.prefixes = <Prefix *>PyMem_Calloc(len(self.nodes), sizeof(Prefix))
-        if self.prefixes == NULL:
-            raise MemoryError()
         self.count = len(self.nodes)
-        for i in range(self.count):
-            self.prefixes[i] = absorb_str(start, f"{self.nodes[i]}-")
-
-    def __dealloc__(self):
-        PyMem_Free(self.prefixes)
-
-    def __reduce__(self):
-        return type(self), (self.nodes,)
 
     def choose(self, key):
         """The node that `key` belongs to (the object that was given), None where there is none."""
@@ -201,21 +203,50 @@ cdef class RendezvousTable:
         return result
 
     cdef Py_ssize_t best(self, object key) except -1:
-        """The index of the node with the highest score for `key`; there is at least one node."""
+        """The index of the node that `key` belongs to; there is at least one node."""
+        raise NotImplementedError
+
+
+cdef class RendezvousTable(NodeTable):
+    """An immutable set of nodes that tells which of them a key belongs to.
+
+    `nodes` are str (`TypeError` otherwise).  Keys may be anything: they count as Python formats
+    them, so that ``b"k"`` is placed as ``"b'k'"``.
+    """
+
+    cdef tuple names
+    cdef Prefix *prefixes
+
+    def __cinit__(self, nodes):
+        cdef Prefix start
+        cdef Py_ssize_t i
+        start.state = start.left = start.shift = start.length = 0
+        self.names = tuple([str(node) for node in self.nodes])
+        self.prefixes = <Prefix *>PyMem_Calloc(self.count, sizeof(Prefix))
+        if self.prefixes == NULL:
+            raise MemoryError()
+        for i in range(self.count):
+            self.prefixes[i] = absorb_str(start, f"{self.nodes[i]}-")
+
+    def __dealloc__(self):
+        PyMem_Free(self.prefixes)
+
+    def __reduce__(self):
+        return type(self), (self.nodes,)
+
+    cdef Py_ssize_t best(self, object key) except -1:
         cdef uint8_t stack[STACK_SIZE]
         cdef Text text
         cdef uint32_t score
         cdef uint32_t high = 0
         cdef Py_ssize_t best = 0
         cdef Py_ssize_t i
-        cdef object string
         if PyUnicode_CheckExact(key):
-            string = key
-        elif PyBytes_CheckExact(key):
-            string = repr(key)  # what formatting bytes gives, without its BytesWarning
-        else:
-            string = format(key)
-        open_text(string, stack, &text)
+            open_text(key, stack, &text)
+        elif not (PyBytes_CheckExact(key) and open_plain_bytes(key, stack, &text)):
+            # repr is what formatting bytes gives, without its BytesWarning.
+            key = repr(key) if PyBytes_CheckExact(key) else format(key)
+            open_text(key, stack, &text)
         try:
             for i in range(self.count):
                 score = hash_of(absorb_text(self.prefixes[i], text.data, text.size))

@@ -22,6 +22,9 @@ _MODULES = {
     "Requests": "requests",
     "RendezvousTable": "rendezvous",
     "murmur3_32": "rendezvous",
+    "KetamaTable": "ketama",
+    "md5_words": "ketama",
+    "one_at_a_time": "ketama",
 }
 
 

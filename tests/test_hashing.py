@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import copy
+import sys
+import threading
 
 import pytest
 from pymemcache.client.rendezvous import RendezvousHash as ReferenceHasher
 
-from cymemcache import hashing
+from cymemcache import KetamaHash, hashing, ketama
 
 NODES = [f"10.0.0.{i}:11211" for i in range(6)]
 KEYS = [f"user:{i}" for i in range(60)] + [b"bytes", "ключ", "größe", 7]
@@ -154,7 +156,7 @@ def test_a_table_is_made_once_for_a_set_of_nodes(core, monkeypatch):
     made = []
 
     def make_table(nodes):
-        made.append(nodes)
+        made.append(tuple(nodes))
         return core.RendezvousTable(nodes)
 
     monkeypatch.setattr(hashing, "RendezvousTable", make_table)
@@ -180,3 +182,139 @@ def test_a_deep_copy_goes_its_own_way(hasher_class):
     copied.remove_node(NODES[0])
     assert placement(hasher) == before
     assert NODES[0] not in placement(copied)
+
+
+# -- tables ------------------------------------------------------------------------------------
+
+
+def shout(text, seed):
+    return len(text) * 31 % 7 + seed
+
+
+KINDS = {
+    "usual": lambda nodes: hashing.RendezvousHash(nodes),
+    "seed": lambda nodes: hashing.RendezvousHash(nodes, seed=17),
+    "function": lambda nodes: hashing.RendezvousHash(nodes, hash_function=shout),
+    "ketama": lambda nodes: KetamaHash(nodes),
+    "ketama with weights": lambda nodes: KetamaHash(nodes, weights={NODES[1]: 3}),
+    "ketama unweighted": lambda nodes: KetamaHash(nodes, weighted=False),
+}
+
+
+@pytest.fixture(params=KINDS)
+def make(request, core, hasher_class, monkeypatch):
+    """Makes hashers of one kind."""
+    monkeypatch.setattr(ketama, "KetamaTable", core.KetamaTable)
+    return KINDS[request.param]
+
+
+def test_a_table_places_as_its_hasher_does(make):
+    hasher = make(list(NODES))
+    table = hasher.table()
+    assert table.nodes == tuple(NODES)
+    assert [table.choose(key) for key in KEYS] == placement(hasher)
+
+
+def test_partition_is_the_choice_for_each_key_in_order(make):
+    table = make(list(NODES)).table()
+    expected = {}
+    for key in KEYS:
+        expected.setdefault(table.choose(key), []).append(key)
+    assert list(table.partition(iter(KEYS)).items()) == list(expected.items())
+
+
+def test_there_is_one_table_until_something_changes(make):
+    hasher = make(list(NODES))
+    table = hasher.table()
+    placement(hasher)
+    hasher.add_node(NODES[0])
+    assert hasher.table() is table
+
+
+def test_a_table_stays_as_it_is_and_the_next_one_follows(make):
+    nodes = list(NODES)
+    hasher = make(nodes)
+    table = hasher.table()
+    before = [table.choose(key) for key in KEYS]
+    hasher.remove_node(NODES[3])
+    nodes.append("another:1")
+    assert hasher.table().nodes == tuple(nodes)
+    assert [hasher.table().choose(key) for key in KEYS] == placement(make(list(nodes)))
+    assert table.nodes == tuple(NODES)
+    assert [table.choose(key) for key in KEYS] == before
+
+
+def test_a_table_without_nodes_has_no_place_for_keys(make):
+    table = make(None).table()
+    assert table.nodes == ()
+    assert table.choose("key") is None
+    assert table.partition([]) == {}
+    with pytest.raises(ValueError, match="no nodes"):
+        table.partition(["key"])
+
+
+def test_a_table_follows_a_hash_function_that_is_replaced(hasher_class):
+    hasher = hasher_class(["a", "b"])
+    hasher.table()
+    hasher.hash_function = lambda text: text.startswith("a-")
+    assert hasher.table().partition(range(20)) == {"a": list(range(20))}
+
+
+def test_a_table_follows_a_weight_that_changes():
+    hasher = KetamaHash(list(NODES))
+    table = hasher.table()
+    hasher.add_node(NODES[0], weight=5)
+    assert hasher.table() is not table
+    assert [hasher.table().choose(key) for key in KEYS] == placement(
+        KetamaHash(NODES, weights={NODES[0]: 5})
+    )
+
+
+@pytest.fixture
+def busy_threads():
+    """Threads take turns far more often than they would."""
+    usual = sys.getswitchinterval()
+    sys.setswitchinterval(1e-4)
+    yield
+    sys.setswitchinterval(usual)
+
+
+def test_threads_get_whole_tables_while_another_one_changes_the_nodes(make, busy_threads):
+    keys = KEYS[::8]
+    guests = NODES[4:]
+    hasher = make(NODES[:4])
+    expected = {}
+    for present in ([], guests[:1], guests[1:], guests):
+        nodes = [*NODES[:4], *present]
+        expected[frozenset(nodes)] = [make(nodes).table().choose(key) for key in keys]
+    done = threading.Event()
+    faults = []
+
+    def read():
+        try:
+            while True:
+                last = done.is_set()
+                table = hasher.table()
+                wanted = expected[frozenset(table.nodes)]
+                assert [table.choose(key) for key in keys] == wanted
+                assert hasher.get_node("key") in NODES
+                if last:
+                    assert set(table.nodes) == set(NODES)
+                    return
+        except BaseException as error:
+            faults.append(error)
+
+    readers = [threading.Thread(target=read) for _ in range(31)]
+    for reader in readers:
+        reader.start()
+    for _ in range(3):
+        for change in (hasher.add_node, hasher.remove_node):
+            for guest in guests:
+                change(guest)
+                hasher.table()
+    for guest in guests:
+        hasher.add_node(guest)
+    done.set()
+    for reader in readers:
+        reader.join()
+    assert faults == []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import functools
 import hashlib
 import importlib
 import pickle
@@ -144,13 +145,25 @@ def test_single_keys_stay_where_they_have_always_been(core, key, index):
     assert core.RendezvousTable(nodes).choose(key) == nodes[index]
 
 
-@pytest.mark.parametrize("count", range(1, 65))
-def test_placement_is_that_of_pymemcache(core, count):
-    nodes = make_nodes(count)
-    table = core.RendezvousTable(nodes)
-    reference = ReferenceHasher(nodes)
-    for key in make_keys(25):
-        assert table.choose(key) == reference.get_node(key)
+@pytest.fixture(scope="module")
+def placed_by_pymemcache():
+    """10,000 keys of all kinds: each with a number of nodes, its place among those and among 64."""
+    keys = ["", b"", "x" * 250, b"y" * 250, "ключ" * 60, 7, None, *make_keys(9_993)]
+    cached = functools.cache(reference_hash)  # a node has one score, among however many others
+    hashers = [ReferenceHasher(make_nodes(count), hash_function=cached) for count in range(65)]
+    placed = []
+    for i, key in enumerate(keys):
+        count = 1 + i % 64
+        placed.append((key, count, hashers[count].get_node(key), hashers[64].get_node(key)))
+        cached.cache_clear()
+    return placed
+
+
+def test_placement_is_that_of_pymemcache(core, placed_by_pymemcache):
+    tables = [core.RendezvousTable(make_nodes(count)) for count in range(65)]
+    for key, count, among_some, among_64 in placed_by_pymemcache:
+        assert tables[count].choose(key) == among_some
+        assert tables[64].choose(key) == among_64
 
 
 def test_choose_gives_the_node_object_that_was_given(core):
@@ -163,6 +176,16 @@ def test_bytes_count_as_their_repr(core):
     table = core.RendezvousTable(make_nodes(16))
     for i in range(50):
         assert table.choose(b"key-%d" % i) == table.choose(f"b'key-{i}'")
+
+
+@pytest.mark.parametrize(
+    "key", [b"", b"it's", b'"', b"\\", b"\x7f", b"\n", "größe".encode(), b"x" * 1021, b"x" * 1022]
+)
+def test_bytes_of_all_kinds_count_as_their_repr(core, key):
+    table = core.RendezvousTable(make_nodes(64))
+    for end in range(20):
+        longer = b"%b%d" % (key, end)
+        assert table.choose(longer) == table.choose(repr(longer))
 
 
 def test_other_keys_count_as_they_are_formatted(core):

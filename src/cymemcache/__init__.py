@@ -19,6 +19,7 @@ from .exceptions import (
     MemcacheUnknownCommandError,
     MemcacheUnknownError,
 )
+from .ketama import KetamaHash
 from .options import KeepaliveOpts
 
 TYPE_CHECKING = False
@@ -56,6 +57,7 @@ __all__ = [
     "FallbackClient",
     "HashClient",
     "KeepaliveOpts",
+    "KetamaHash",
     "MemcacheClientError",
     "MemcacheDecompressionError",
     "MemcacheError",

@@ -91,6 +91,7 @@ class HashClient(ScatterGather, SyncCommands):
         self._nodes: dict[str, tuple[Any, Node]] = {}
         # Whose keys others have; they are not in the hasher.
         self._dead: dict[str, Node] = {}
+        self._table_of_due: tuple[Any, Any, Any] = (None, None, None)
         # Only to refuse bad keys where no node is asked.
         self._requests = Requests(bound["key_prefix"], bound["encoding"], self.allow_unicode_keys)
         self.renew_lock()
@@ -249,19 +250,46 @@ class HashClient(ScatterGather, SyncCommands):
     def _owner(self, place: Any) -> str | None:
         """The name of the node that `place` belongs to, under the lock."""
         self._bury()
-        for name, node in self._dead.items():
-            if node.is_due() and self._would_own(name, place):
-                return name
-        owner: str | None = self.hasher.get_node(place)
-        return owner
+        due = self._due()
+        if due:
+            (owner,) = self._owners([place], due)
+            if owner in due:
+                return owner
+        return self._owners([place], [])[0]
 
-    def _would_own(self, name: str, place: Any) -> bool:
-        """Whether `place` would belong to the dead node `name` if it were back."""
-        self.hasher.add_node(name)
+    def _due(self) -> list[str]:
+        """The names of the dead nodes that may be probed."""
+        return [name for name, node in self._dead.items() if node.is_due()]
+
+    def _owners(self, places: list[Any], due: list[str]) -> list[str | None]:
+        """Whom each of `places` belongs to if the nodes that are `due` were back; under the lock."""
+        hasher = self.hasher
+        if self._table is not None and due:
+            return list(map(self._table_with(due).choose, places))
+        for name in due:
+            hasher.add_node(name)
         try:
-            return bool(self.hasher.get_node(place) == name)
+            return list(map(hasher.get_node, places))
         finally:
-            self.hasher.remove_node(name)
+            for name in due:
+                hasher.remove_node(name)
+
+    def _table_with(self, due: list[str]) -> Any:
+        """The hasher's table if the nodes that are `due` were back.
+
+        It is kept: nodes can be due for a while, and to make one takes its time.
+        """
+        nodes = self._table().nodes
+        if self._table_of_due[:2] != (nodes, due):
+            for name in due:
+                self.hasher.add_node(name)
+            try:
+                table = self._table()
+            finally:
+                for name in due:
+                    self.hasher.remove_node(name)
+            self._table_of_due = (nodes, due, table)
+        return self._table_of_due[2]
 
     def _get_client(self, key: Any) -> tuple[Any, Any]:
         client, key = self._client_of(key)
@@ -300,7 +328,7 @@ class HashClient(ScatterGather, SyncCommands):
     ) -> tuple[list[Part], list[Any], Exception | None]:
         with self._lock:
             self._bury()
-            due = [name for name, node in self._dead.items() if node.is_due()]
+            due = self._due()
             owned = self._owned(keys, due)
             for name in due:
                 if name in owned and not self._dead[name].admits():
@@ -323,16 +351,10 @@ class HashClient(ScatterGather, SyncCommands):
 
     def _owned(self, keys: list[Any], due: list[str]) -> dict[Any, list[Any]]:
         """`keys` by the nodes they belong to, if those that are `due` were back; under the lock."""
+        places = [split_key(key)[0] if type(key) is tuple else key for key in keys]
         owned: dict[Any, list[Any]] = {}
-        for name in due:
-            self.hasher.add_node(name)
-        try:
-            for key in keys:
-                place = split_key(key)[0] if type(key) is tuple else key
-                owned.setdefault(self.hasher.get_node(place), []).append(key)
-        finally:
-            for name in due:
-                self.hasher.remove_node(name)
+        for owner, key in zip(self._owners(places, due), keys, strict=True):
+            owned.setdefault(owner, []).append(key)
         return owned
 
     # -- its life ----------------------------------------------------------------------------------

@@ -1,8 +1,10 @@
 """The hasher of a cluster: which node serves which key.
 
 A hasher is an object with `add_node(node)`, `remove_node(node)` and `get_node(key)`, which gives
-None where there is no node; a user may put one of their own in the place of `RendezvousHash`.  A
-hasher need not be thread-safe and must never do I/O: a cluster asks it again for every key.
+None where there is no node; a user may put one of their own in the place of `RendezvousHash`.  Such
+a one need not be thread-safe.  Those of this package have `table()` as well: an object that never
+changes, places keys with `choose(key)` and `partition(keys)`, and may be used without a lock.  A
+hasher must never do I/O: a cluster asks it again for every key.
 """
 
 from __future__ import annotations
@@ -12,33 +14,50 @@ from .core import RendezvousTable, murmur3_32
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
-    from typing import Any
+    from typing import Any, Protocol
 
-__all__ = ["RendezvousHash", "murmur3_32"]
+    from .ketama import KetamaHash as KetamaHash
+
+    class Table(Protocol):
+        """Nodes that never change, and which of them a key belongs to."""
+
+        @property
+        def nodes(self) -> tuple[str, ...]: ...
+
+        def choose(self, key: Any) -> str | None:
+            """The node that `key` belongs to, None where there is none."""
+
+        def partition(self, keys: Iterable[Any]) -> dict[str, list[Any]]:
+            """`keys` by their nodes, both in the order in which they come in `keys`.
+
+            Raises `ValueError` where there are keys but no nodes.
+            """
 
 
-class RendezvousHash:
-    """Rendezvous hashing (highest random weight): when a node goes, only its own keys move.
+__all__ = ["KetamaHash", "RendezvousHash", "murmur3_32"]
 
-    `nodes` are str such as ``"host:port"``; a list is kept, not copied, and may be changed from
-    outside.  The node with the highest ``hash_function(f"{node}-{key}", seed)`` has the key, among
-    equal ones the greater string.  With the hash function and the seed left as they are, that is
-    worked out by the core; any other function is called for each node and key.
+
+def __getattr__(name: str) -> Any:
+    if name == "KetamaHash":  # it is built upon what is below
+        from .ketama import KetamaHash
+
+        return KetamaHash
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+class TableHasher:
+    """A list of nodes and the table made of it.
+
+    `nodes` is public: it may be changed from outside, by any thread, and nobody tells.  What else a
+    table is made from is a subclass's `_rule`, which is replaced and never changed.
     """
 
-    def __init__(
-        self,
-        nodes: Iterable[str] | None = None,
-        seed: int = 0,
-        hash_function: Callable[[str, int], int] = murmur3_32,
-    ) -> None:
+    def __init__(self, nodes: Iterable[str] | None, rule: Any) -> None:
         self.nodes: list[str] = nodes if isinstance(nodes, list) else list(nodes or ())
-        self.seed = seed
-        self.hash_function: Callable[[str], int] = lambda text: hash_function(text, seed)
-        # The function that the core can stand for, as long as `hash_function` is that one.
-        core_has_it = hash_function is murmur3_32 and seed == 0
-        self._core_function = self.hash_function if core_has_it else None
-        self._table = RendezvousTable(())
+        self._rule = rule
+        # The table, and what it was made from: one object, so that no thread sees half of a change.
+        # No table has been made from this rule, which is nobody's.
+        self._current: tuple[list[str], Any, Table] = ([], object(), RendezvousTable(()))
 
     def add_node(self, node: str) -> None:
         """Add `node`; nothing happens where it is there already."""
@@ -52,29 +71,94 @@ class RendezvousHash:
         self.nodes.remove(node)
 
     def get_node(self, key: Any) -> str | None:
-        """The node that `key` (as ``f"{key}"``) belongs to, None where there are no nodes.
+        """The node that `key` belongs to, None where there are no nodes.
 
         Raises `TypeError` where a node is no str.
         """
-        if self.hash_function is not self._core_function:
-            return self._ask_function(key)
-        return self.table().choose(key)
+        nodes, rule, table = self._current
+        # What table() asks first, asked here too: a call would be a fifth of all that this takes.
+        if self.nodes != nodes or self._rule is not rule:
+            table = self.table()
+        return table.choose(key)
 
-    def table(self) -> RendezvousTable:
-        nodes = tuple(self.nodes)
-        table = self._table
-        if table.nodes != nodes:  # `nodes` is public: whoever changed it did not tell
-            table = self._table = RendezvousTable(nodes)
+    def table(self) -> Table:
+        """The nodes as they are now, as an object that never changes; made anew when they change.
+
+        Raises `TypeError` where a node is no str.
+        """
+        nodes, rule, table = self._current
+        if self.nodes != nodes or self._rule is not rule:
+            nodes, rule = list(self.nodes), self._rule
+            table = self._make_table(nodes, rule)
+            self._current = nodes, rule, table
         return table
 
-    def _ask_function(self, key: Any) -> str | None:
+    def _make_table(self, nodes: list[str], rule: Any) -> Table:
+        raise NotImplementedError
+
+
+class RendezvousHash(TableHasher):
+    """Rendezvous hashing (highest random weight): when a node goes, only its own keys move.
+
+    `nodes` are str such as ``"host:port"``; a list is kept, not copied, and may be changed from
+    outside.  The node with the highest ``hash_function(f"{node}-{key}", seed)`` has the key, among
+    equal ones the greater string.  With the hash function and the seed left as they are, that is
+    worked out by the core; any other function is called for each node and key, from whatever
+    threads use the hasher or one of its tables.
+    """
+
+    def __init__(
+        self,
+        nodes: Iterable[str] | None = None,
+        seed: int = 0,
+        hash_function: Callable[[str, int], int] = murmur3_32,
+    ) -> None:
+        super().__init__(nodes, lambda text: hash_function(text, seed))
+        self.seed = seed
+        # The function that the core can stand for, as long as `hash_function` is that one.
+        core_has_it = hash_function is murmur3_32 and seed == 0
+        self._core_function = self._rule if core_has_it else None
+
+    @property
+    def hash_function(self) -> Callable[[str], int]:
+        """The score of a text; may be replaced."""
+        function: Callable[[str], int] = self._rule
+        return function
+
+    @hash_function.setter
+    def hash_function(self, function: Callable[[str], int]) -> None:
+        self._rule = function
+
+    def _make_table(self, nodes: list[str], rule: Any) -> Table:
+        return RendezvousTable(nodes) if rule is self._core_function else _ScoreTable(nodes, rule)
+
+
+class _ScoreTable:
+    """Rendezvous hashing by a hash function that the core does not have."""
+
+    __slots__ = ("nodes", "score")
+
+    def __init__(self, nodes: list[str], score: Callable[[str], int]) -> None:
+        self.nodes = tuple(nodes)
+        self.score = score
+
+    def choose(self, key: Any) -> str | None:
         winner = None
         best: tuple[int, str] | None = None
-        for node in tuple(self.nodes):
+        for node in self.nodes:
             # repr is what formatting bytes gives, without its BytesWarning.
             text = f"{node}-{key!r}" if type(key) is bytes else f"{node}-{key}"
-            score = (self.hash_function(text), str(node))
+            score = (self.score(text), str(node))
             if best is None or score > best:
                 best = score
                 winner = node
         return winner
+
+    def partition(self, keys: Iterable[Any]) -> dict[str, list[Any]]:
+        result: dict[str, list[Any]] = {}
+        for key in keys:
+            node = self.choose(key)
+            if node is None:
+                raise ValueError("there are no nodes that keys could belong to")
+            result.setdefault(node, []).append(key)
+        return result

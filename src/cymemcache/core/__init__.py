@@ -11,6 +11,7 @@ import os
 
 __all__ = [
     "IdleConnections",
+    "KetamaTable",
     "PlainCalls",
     "PlainExchange",
     "RendezvousTable",
@@ -19,7 +20,9 @@ __all__ = [
     "fork_count",
     "gather",
     "impl",
+    "md5_words",
     "murmur3_32",
+    "one_at_a_time",
 ]
 
 TYPE_CHECKING = False
@@ -27,6 +30,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
+    from .ketama_py import KetamaTable as KetamaTable
+    from .ketama_py import md5_words as md5_words
+    from .ketama_py import one_at_a_time as one_at_a_time
     from .parser_py import ReplyParser as ReplyParser
     from .rendezvous_py import RendezvousTable as RendezvousTable
     from .rendezvous_py import murmur3_32 as murmur3_32
@@ -56,6 +62,7 @@ else:
     impl = "python"
     if _wanted != "python":
         try:
+            from .ketama_c import KetamaTable, md5_words, one_at_a_time
             from .parser_c import ReplyParser
             from .rendezvous_c import RendezvousTable, murmur3_32
             from .requests_c import Requests
@@ -71,6 +78,7 @@ else:
                     "install a wheel for this platform, or build with CYMEMCACHE_BUILD_EXT=1"
                 ) from error
     if impl == "python":
+        from .ketama_py import KetamaTable, md5_words, one_at_a_time
         from .parser_py import ReplyParser
         from .rendezvous_py import RendezvousTable, murmur3_32
         from .requests_py import Requests

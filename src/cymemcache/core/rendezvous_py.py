@@ -121,31 +121,19 @@ class _Group:
         return scores
 
 
-class RendezvousTable:
-    """An immutable set of nodes that tells which of them a key belongs to.
+class NodeTable:
+    """An immutable set of nodes; what tells which of them a key belongs to is a subclass's `_best`.
 
-    `nodes` are str (`TypeError` otherwise).  Keys may be anything: they count as Python formats
-    them, so that ``b"k"`` is placed as ``"b'k'"``.
+    `nodes` are str (`TypeError` otherwise).
     """
 
-    __slots__ = ("_groups", "_names", "nodes")
+    __slots__ = ("nodes",)
 
     def __init__(self, nodes: Iterable[str]) -> None:
         self.nodes = tuple(nodes)
         for node in self.nodes:
             if not isinstance(node, str):
                 raise TypeError(f"nodes must be str, got {type(node).__name__}")
-        self._names = tuple(str(node) for node in self.nodes)
-        prefixes = [_low_bytes(f"{node}-") for node in self.nodes]
-        groups = []
-        for over in range(4):
-            indices = [i for i, prefix in enumerate(prefixes) if len(prefix) & 3 == over]
-            if indices:
-                groups.append(_Group(over, [prefixes[i] for i in indices], indices))
-        self._groups = tuple(groups)
-
-    def __reduce__(self) -> tuple[type[RendezvousTable], tuple[tuple[str, ...]]]:
-        return type(self), (self.nodes,)
 
     def choose(self, key: Any) -> str | None:
         """The node that `key` belongs to (the object that was given), None where there is none."""
@@ -165,7 +153,34 @@ class RendezvousTable:
         return result
 
     def _best(self, key: Any) -> int:
-        """The index of the node with the highest score for `key`; there is at least one node."""
+        """The index of the node that `key` belongs to; there is at least one node."""
+        raise NotImplementedError
+
+
+class RendezvousTable(NodeTable):
+    """An immutable set of nodes that tells which of them a key belongs to.
+
+    `nodes` are str (`TypeError` otherwise).  Keys may be anything: they count as Python formats
+    them, so that ``b"k"`` is placed as ``"b'k'"``.
+    """
+
+    __slots__ = ("_groups", "_names")
+
+    def __init__(self, nodes: Iterable[str]) -> None:
+        super().__init__(nodes)
+        self._names = tuple(str(node) for node in self.nodes)
+        prefixes = [_low_bytes(f"{node}-") for node in self.nodes]
+        groups = []
+        for over in range(4):
+            indices = [i for i, prefix in enumerate(prefixes) if len(prefix) & 3 == over]
+            if indices:
+                groups.append(_Group(over, [prefixes[i] for i in indices], indices))
+        self._groups = tuple(groups)
+
+    def __reduce__(self) -> tuple[type[RendezvousTable], tuple[tuple[str, ...]]]:
+        return type(self), (self.nodes,)
+
+    def _best(self, key: Any) -> int:
         kind = type(key)
         # repr is what formatting bytes gives, without its BytesWarning.
         data = _low_bytes(key if kind is str else repr(key) if kind is bytes else format(key))
