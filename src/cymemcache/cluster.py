@@ -129,7 +129,7 @@ class HashClient(ScatterGather, SyncCommands):
     @hasher.setter
     def hasher(self, hasher: Any) -> None:
         self._hasher = hasher
-        self._table = getattr(hasher, "table", None)
+        self._table: Any = getattr(hasher, "table", None)
 
     # -- the nodes ---------------------------------------------------------------------------------
 
@@ -262,7 +262,7 @@ class HashClient(ScatterGather, SyncCommands):
         return [name for name, node in self._dead.items() if node.is_due()]
 
     def _owners(self, places: list[Any], due: list[str]) -> list[str | None]:
-        """Whom each of `places` belongs to if the nodes that are `due` were back; under the lock."""
+        """Who would own each of `places` if the nodes that are `due` were back; under the lock."""
         hasher = self.hasher
         if self._table is not None and due:
             return list(map(self._table_with(due).choose, places))
