@@ -594,6 +594,8 @@ _pieces = st.sampled_from(
         b"key=a\n",
         b"mg a\r\n",
         b"CONFIG cluster 0 3\r\nabc\r\n",
+        b"CONFIG cluster 0 40000\r\n" + b"z" * 40000 + b"\r\n",
+        b"VALUE a 0 0\r\n",
         b"ERROR\r\n",
         b"ERROR why\r\n",
         b"CLIENT_ERROR c\r\n",
@@ -656,6 +658,57 @@ def test_the_twins_agree_on_any_bytes_cut_anywhere(
     assert outcomes[0] == outcomes[1]
 
 
+@settings(max_examples=1000, deadline=None)
+@given(
+    stream=_streams,
+    cuts=st.lists(st.integers(0, 400), max_size=4),
+    ways=st.lists(st.sampled_from(["get_buffer", "feed", "answer"]), min_size=5, max_size=5),
+    kinds=st.lists(
+        st.one_of(st.just(replies.GET), st.integers(replies.GET, replies.DRAIN)),
+        min_size=2,
+        max_size=2,
+    ),
+    decode=st.integers(0, 2),
+)
+def test_the_twins_agree_whichever_way_the_bytes_of_two_replies_come_in(
+    stream: bytes, cuts: list[int], ways: list[str], kinds: list[int], decode: int
+) -> None:
+    points = sorted({min(cut, len(stream)) for cut in cuts})
+    chunks = [stream[a:b] for a, b in zip([0, *points], [*points, len(stream)], strict=True)]
+    logs = []
+    for module in (parser_c, parser_py):
+        parser = module.ReplyParser(decode, 1 << 20)
+        waiting = []
+        for kind in kinds:
+            keys: Any = b"END\r\n" if kind == replies.RAW else ["a"]
+            if kind in (replies.GET, replies.GETS):
+                keys = "a"
+            waiting.append((kind, b"get a\r\n", keys, MISS))
+        log: list[Any] = []
+        try:
+            for chunk, way in zip(chunks, ways, strict=False):
+                result = NEED_DATA
+                if way == "answer" and chunk and waiting:
+                    result = parser.answer(chunk, *waiting[0])
+                elif way == "feed":
+                    parser.feed(chunk)
+                else:
+                    feed(parser, chunk)
+                while waiting:
+                    if result is NEED_DATA:
+                        result = parser.parse(*waiting[0])
+                    log.append((comparable(result), parser.pending, parser.progress))
+                    log.append(parser.wants_buffer)
+                    if result is NEED_DATA:
+                        break
+                    waiting.pop(0)
+                    result = NEED_DATA
+        except MemcacheError as error:
+            log.append(("raised", type(error), str(error)))
+        logs.append(log)
+    assert logs[0] == logs[1]
+
+
 @pytest.mark.parametrize(("kind", "request_", "keys", "reply", "expected"), REPLIES, ids=IDS)
 def test_an_answer_is_fed_and_parsed_in_one(
     core: Any, kind: int, request_: bytes, keys: Any, reply: bytes, expected: Any
@@ -689,6 +742,7 @@ def test_an_answer_is_fed_and_parsed_in_one(
         b"value k 0 4\r\nabcd\r\nEND\r\n",
         b"VALUE k 0 4 1\r\nabcd\r\nEND\r\n",
         b"VALUE k 0 4\nabcd\r\nEND\r\n",
+        b"VALUE k 0 0\r\nEND\r\n",
         b"END\r\nEND\r\n",
         b"VALUE k 0 2147483647\r\nabcd\r\nEND\r\n",
     ],

@@ -22,6 +22,7 @@ from wire import PATIENCE
 
 GET = {
     "length too short": b"VALUE k 0 3\r\nvalue\r\nEND\r\n",
+    "an empty value without its line end": b"VALUE k 0 0\r\nEND\r\n",
     "length of 20 digits": b"VALUE k 0 12345678901234567890\r\nvalue\r\nEND\r\n",
     "length negative": b"VALUE k 0 -5\r\nvalue\r\nEND\r\n",
     "length no number": b"VALUE k 0 five\r\nvalue\r\nEND\r\n",
