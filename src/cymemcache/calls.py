@@ -120,7 +120,12 @@ class Calls:
                     return self._finished(kind, result, default, convert)
         if self.ignore_exc and kind in _FORGIVEN and isinstance(error, Exception):
             return default if kind in (GET, GETS) else {}
-        raise error
+        try:
+            raise error
+        finally:
+            # Else it holds this frame, and this frame it: with them the request, until the garbage
+            # collector comes by.
+            del error
 
     def _finished(
         self, kind: int, result: Any, default: Any, convert: Callable[[Any], Any] | None
@@ -130,10 +135,10 @@ class Calls:
             if isinstance(result, MemcacheError):
                 if self.ignore_exc and kind == STATS:
                     return {}
-                raise result
+                raise _anew(result)
             if isinstance(result, PartialFailure):
                 if not (self.ignore_exc and kind == STORE_MANY):
-                    raise result.error
+                    raise _anew(result.error)
                 result = result.result
             else:
                 result = self._deserialized(kind, result, default)
@@ -190,7 +195,7 @@ class Calls:
             return self._call(LINE, request, None, None, convert)
         result = self._call_and_close(RAW, request, end_token)
         if isinstance(result, MemcacheError):
-            raise result
+            raise _anew(result)
         return result if convert is None else convert(result)
 
     def _leave(self, request: bytes, answered: bool) -> None:
@@ -213,7 +218,7 @@ class Calls:
         finally:
             self._pool.close()
         if isinstance(result, MemcacheError):
-            raise result
+            raise _anew(result)
 
     def _call_and_close(self, kind: int, request: bytes, keys: Any = None) -> Any:
         """Like `_call`, for a connection that is of no use afterwards."""
@@ -228,6 +233,11 @@ class Calls:
 
     def _done(self, result: Any) -> Any:
         return result
+
+
+def _anew(error: MemcacheError) -> MemcacheError:
+    """The error to be raised for one that is a result, which the frames on the way hold."""
+    return type(error)(*error.args)
 
 
 def _went_stale(error: BaseException, connection: Any) -> bool:

@@ -46,10 +46,11 @@ class ConnectionPool(IdleConnections):
             try:
                 connection = self._idle.pop()
             except IndexError:
-                return self.dial()
-            if connection.generation == self._generation:
-                return connection
-            connection.close()
+                pass
+            else:
+                if connection.generation == self._generation:
+                    return connection
+                connection.close()
         if self._held:
             connection = self._held.pop(threading.get_ident(), None)
             if connection is not None:
@@ -60,10 +61,12 @@ class ConnectionPool(IdleConnections):
             try:
                 connection = self._idle.pop()
             except IndexError:
-                return self._left_behind() or self.dial()
+                break
             if connection.generation == self._generation:
                 return connection
             connection.close()
+        # Not within the handler: what goes wrong in dialling has nothing to do with an empty list.
+        return self._left_behind() or self.dial()
 
     def dial(self) -> Exchange:
         """A new connection for the caller alone."""

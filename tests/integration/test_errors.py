@@ -1,0 +1,122 @@
+"""An error that a command raises is the caller's alone: it has no context of the client's making, and
+neither it nor what it came from (request, connection, half a value) outlives the caller's interest,
+garbage collector or not.  Each test runs over the compiled exchange and over the generic one.
+"""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from cymemcache import Client
+from cymemcache.serde import PickleSerde
+from cymemcache.testing import Answer, Close, Cut, Delay, EmbeddedServer, Fault
+from cymemcache.testing.process import free_port
+
+CLOSED = "MemcacheUnexpectedCloseError"
+
+FAILURES: dict[str, tuple[Fault | None, str, Callable[[Client], Any]]] = {
+    "refused key": (None, "MemcacheIllegalInputError", lambda client: client.get("a b")),
+    "refused value": (
+        None,
+        "MemcacheIllegalInputError",
+        lambda client: client.set("k", bytearray(1001)),
+    ),
+    "closed": (Close(), CLOSED, lambda client: client.incr("n", 1)),
+    "closed twice": (Close(), CLOSED, lambda client: client.get("k")),
+    "closed in a batch": (Close(), CLOSED, lambda client: client.set_many({"k": b"v"}, 0, False)),
+    "closed after noreply": (
+        Close(),
+        CLOSED,
+        lambda client: (client.set("k", b"v", noreply=True), client.get("k")),
+    ),
+    "cut": (Cut(9), CLOSED, lambda client: client.get_many(["k", "text"])),
+    "late": (Delay(0.4), "TimeoutError", lambda client: client.get("k")),
+    "malformed": (Answer(b"STORED\r\n"), "MemcacheUnknownError", lambda client: client.get("k")),
+    "error": (None, "MemcacheClientError", lambda client: client.incr("text", 1)),
+    "error in a fetch": (
+        Answer(b"SERVER_ERROR x\r\n"),
+        "MemcacheServerError",
+        lambda client: client.get("k"),
+    ),
+    "error in a batch": (
+        Answer(b"SERVER_ERROR x\r\n"),
+        "MemcacheServerError",
+        lambda client: client.set_many({"k": b"v" * 100}, 0, False),
+    ),
+    "unknown command": (
+        None,
+        "MemcacheUnknownCommandError",
+        lambda client: client.raw_command("no such", "END\r\n"),
+    ),
+    "shutdown": (None, "MemcacheUnknownCommandError", lambda client: client.shutdown()),
+    "corrupt pickle": (None, "UnpicklingError", lambda client: client.get("corrupt")),
+    "corrupt pickles": (None, "UnpicklingError", lambda client: client.get_many(["corrupt"])),
+}
+
+
+def name_of_error(call: Callable[[], Any]) -> str:
+    try:
+        call()
+    except Exception as error:
+        return type(error).__name__
+    return ""
+
+
+def leaves_nothing(call: Callable[[], Any]) -> bool:
+    """Whether the garbage collector has nothing to free after `call`."""
+    call()  # what is imported or made once is made
+    for _ in range(5):  # the server's thread can leave something at the same time, now and then
+        gc.collect()
+        gc.disable()
+        try:
+            call()
+            if gc.collect() == 0:
+                return True
+        finally:
+            gc.enable()
+    return False
+
+
+@pytest.mark.parametrize("failure", list(FAILURES))
+def test_a_failed_command_leaves_nothing_to_the_garbage_collector(
+    embedded: EmbeddedServer, connect: Callable[..., Client], failure: str
+) -> None:
+    fault, name, call = FAILURES[failure]
+    serde = PickleSerde(on_error="raise")
+    client = connect(embedded.address, timeout=0.2, max_value_size=1000, serde=serde)
+    client.set("text", "text", noreply=False)
+    client.set("corrupt", b"\x80", noreply=False, flags=1)
+    names = set()
+
+    def fail() -> None:
+        names.add(name_of_error(lambda: call(client)))
+
+    if fault is None:
+        assert leaves_nothing(fail)
+    else:
+        with embedded.inject(fault, times=None):
+            assert leaves_nothing(fail)
+    assert names == {name}
+
+
+def test_a_refused_connection_leaves_nothing_to_the_garbage_collector(
+    connect: Callable[..., Client],
+) -> None:
+    client = connect(("localhost", free_port()))
+    for call in (lambda: client.get("k"), lambda: client.set("k", b"v", noreply=True)):
+        assert leaves_nothing(lambda call=call: name_of_error(call))  # type: ignore[misc]
+        assert name_of_error(call) == "ConnectionRefusedError"
+
+
+def test_a_refused_connection_is_told_without_what_the_client_tried_before(
+    connect: Callable[..., Client],
+) -> None:
+    client = connect(("127.0.0.1", free_port()))
+    for call in (lambda: client.get("k"), lambda: client.set("k", b"v", noreply=True)):
+        with pytest.raises(ConnectionRefusedError) as caught:
+            call()
+        assert caught.value.__context__ is None
