@@ -279,11 +279,69 @@ def test_an_error_line_in_a_fetch_is_raised(core: Any, kind: int, line: bytes) -
         parser.parse(kind, b"get k\r\n", keys, MISS)
 
 
-def test_an_error_in_the_middle_of_stats_is_raised(core: Any) -> None:
-    parser = core.ReplyParser()
-    feed(parser, b"STAT a 1\r\nSERVER_ERROR out of memory\r\n")
-    with pytest.raises(MemcacheServerError):
-        parser.parse(replies.STATS, b"stats\r\n")
+# What has come of a reply, in each kind, before the server gives up on it.
+BEGUN: list[tuple[int, bytes, Any, bytes]] = [
+    (replies.GET, b"get k\r\n", "k", b"VALUE k 0 1\r\nx\r\n"),
+    (replies.GETS, b"gets k\r\n", "k", b"VALUE k 0 1 7\r\nx\r\n"),
+    (replies.GET_MANY, MANY, ["a", "b", "c"], b"VALUE a 0 1\r\nx\r\n"),
+    (replies.GETS_MANY, MANY, ["a", "b", "c"], b"VALUE c 0 1 7\r\nx\r\n"),
+    (replies.STATS, b"stats\r\n", None, b"STAT pid 1\r\n"),
+    (replies.METADUMP, b"lru_crawler metadump all\r\n", None, b"key=a exp=-1\n"),
+    (replies.CONFIG, b"config get cluster\r\n", None, b"CONFIG cluster 0 1\r\nx\r\n"),
+]
+ERROR_LINES = [
+    (b"SERVER_ERROR out of memory\r\n", MemcacheServerError),
+    (b"CLIENT_ERROR bad data\r\n", MemcacheClientError),
+    (b"ERROR\r\n", MemcacheUnknownCommandError),
+    (b"ERROR Too many open connections\r\n", MemcacheServerError),
+]
+
+
+@pytest.mark.parametrize(("line", "error"), ERROR_LINES, ids=lambda one: str(one)[:24])
+@pytest.mark.parametrize(("kind", "request_", "keys", "begun"), BEGUN, ids=lambda one: str(one)[:9])
+def test_an_error_in_the_middle_of_a_reply_is_raised_wherever_it_is_cut(
+    core: Any, kind: int, request_: bytes, keys: Any, begun: bytes, line: bytes, error: type
+) -> None:
+    reply = begun + line
+    for cut in range(len(reply) + 1):
+        parser = core.ReplyParser()
+        outcome = run(parser, [reply[:cut], reply[cut:]], kind, request_, keys, MISS)
+        assert outcome[:2] == ("raised", error), f"cut at byte {cut}"
+
+
+@pytest.mark.parametrize(("line", "error"), ERROR_LINES[:3], ids=lambda one: str(one)[:24])
+@pytest.mark.parametrize("kind", ONE_LINE_KINDS)
+def test_an_error_line_cut_at_every_byte(core: Any, kind: int, line: bytes, error: type) -> None:
+    for cut in range(len(line) + 1):
+        parser = core.ReplyParser()
+        outcome, pending = run(parser, [line[:cut], line[cut:]], kind, b"verb\r\n")
+        assert outcome[0] is error, f"cut at byte {cut}"
+        assert pending == 0
+
+
+@pytest.mark.parametrize("kind", [replies.STORE_MANY, replies.DELETE_MANY])
+def test_a_batch_with_errors_in_it_cut_at_every_byte(core: Any, kind: int) -> None:
+    done = b"STORED\r\n" if kind == replies.STORE_MANY else b"DELETED\r\n"
+    reply = done + b"SERVER_ERROR first\r\n" + done + b"SERVER_ERROR second\r\n"
+    failed = ["b", "d"] if kind == replies.STORE_MANY else True
+    for cut in range(len(reply) + 1):
+        outcome = run(
+            core.ReplyParser(), [reply[:cut], reply[cut:]], kind, b"...", ["a", "b", "c", "d"]
+        )
+        assert outcome == (("partial", failed, (MemcacheServerError, "first")), 0), f"at byte {cut}"
+
+
+@pytest.mark.parametrize(
+    ("kind", "head"), [(replies.GETS, b"VALUE k 0 %d 7"), (replies.CONFIG, b"CONFIG k 0 %d")]
+)
+def test_a_large_value_cut_at_every_byte_around_its_ends(core: Any, kind: int, head: bytes) -> None:
+    value = bytes(range(251)) * 200
+    line = head % len(value) + b"\r\n"
+    reply = line + value + b"\r\nEND\r\n"
+    expected = (value, b"7") if kind == replies.GETS else value
+    for cut in [*range(len(line) + 3), *range(len(line) + len(value) - 3, len(reply) + 1)]:
+        outcome = run(core.ReplyParser(), [reply[:cut], reply[cut:]], kind, b"gets k\r\n", "k")
+        assert outcome == (comparable(expected), 0), f"cut at byte {cut}"
 
 
 def test_a_failed_item_does_not_take_the_batch_with_it(core: Any) -> None:

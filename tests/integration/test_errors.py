@@ -1,6 +1,6 @@
-"""An error that a command raises is the caller's alone: it has no context of the client's making, and
-neither it nor what it came from (request, connection, half a value) outlives the caller's interest,
-garbage collector or not.  Each test runs over the compiled exchange and over the generic one.
+"""An error that a command raises is the caller's alone: it has no context of the client's making,
+and neither it nor what it came from (request, connection, half a value) outlives the caller's
+interest, garbage collector or not.  Each test runs over both exchanges.
 """
 
 from __future__ import annotations
