@@ -902,8 +902,6 @@ cdef class ReplyParser(ReplyStream):
                 if position < 0:
                     raise self.illegal(begin, length, request)
                 self.value_index = position
-                if self.value_size > DIRECT_SIZE and self.end - self.start < self.value_size:
-                    self.receive_directly()
             elif is_text(line, length, b"END", 3):
                 self.progress += 1
                 if self.next_line(request):
@@ -1059,14 +1057,12 @@ cdef class ReplyParser(ReplyStream):
         if number > <uint64_t>self.max_value_size:
             raise too_large_error(number, self.max_value_size)
         self.value_size = <Py_ssize_t>number
-        return 0
-
-    cdef int receive_directly(self) except -1:
-        """What has arrived of the announced value moves into the object to be returned."""
-        self.target = new_target(
-            self.value_size, self.buffer + self.start, self.end - self.start
-        )
-        self.start = self.end
+        if self.value_size > DIRECT_SIZE and self.end - self.start < self.value_size:
+            # What has arrived of it moves into the object to be returned; the line stays in place.
+            self.target = new_target(
+                self.value_size, self.buffer + self.start, self.end - self.start
+            )
+            self.start = self.end
         return 0
 
     cdef bytes value(self, bytes request):

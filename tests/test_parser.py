@@ -279,11 +279,69 @@ def test_an_error_line_in_a_fetch_is_raised(core: Any, kind: int, line: bytes) -
         parser.parse(kind, b"get k\r\n", keys, MISS)
 
 
-def test_an_error_in_the_middle_of_stats_is_raised(core: Any) -> None:
-    parser = core.ReplyParser()
-    feed(parser, b"STAT a 1\r\nSERVER_ERROR out of memory\r\n")
-    with pytest.raises(MemcacheServerError):
-        parser.parse(replies.STATS, b"stats\r\n")
+# What has come of a reply, in each kind, before the server gives up on it.
+BEGUN: list[tuple[int, bytes, Any, bytes]] = [
+    (replies.GET, b"get k\r\n", "k", b"VALUE k 0 1\r\nx\r\n"),
+    (replies.GETS, b"gets k\r\n", "k", b"VALUE k 0 1 7\r\nx\r\n"),
+    (replies.GET_MANY, MANY, ["a", "b", "c"], b"VALUE a 0 1\r\nx\r\n"),
+    (replies.GETS_MANY, MANY, ["a", "b", "c"], b"VALUE c 0 1 7\r\nx\r\n"),
+    (replies.STATS, b"stats\r\n", None, b"STAT pid 1\r\n"),
+    (replies.METADUMP, b"lru_crawler metadump all\r\n", None, b"key=a exp=-1\n"),
+    (replies.CONFIG, b"config get cluster\r\n", None, b"CONFIG cluster 0 1\r\nx\r\n"),
+]
+ERROR_LINES = [
+    (b"SERVER_ERROR out of memory\r\n", MemcacheServerError),
+    (b"CLIENT_ERROR bad data\r\n", MemcacheClientError),
+    (b"ERROR\r\n", MemcacheUnknownCommandError),
+    (b"ERROR Too many open connections\r\n", MemcacheServerError),
+]
+
+
+@pytest.mark.parametrize(("line", "error"), ERROR_LINES, ids=lambda one: str(one)[:24])
+@pytest.mark.parametrize(("kind", "request_", "keys", "begun"), BEGUN, ids=lambda one: str(one)[:9])
+def test_an_error_in_the_middle_of_a_reply_is_raised_wherever_it_is_cut(
+    core: Any, kind: int, request_: bytes, keys: Any, begun: bytes, line: bytes, error: type
+) -> None:
+    reply = begun + line
+    for cut in range(len(reply) + 1):
+        parser = core.ReplyParser()
+        outcome = run(parser, [reply[:cut], reply[cut:]], kind, request_, keys, MISS)
+        assert outcome[:2] == ("raised", error), f"cut at byte {cut}"
+
+
+@pytest.mark.parametrize(("line", "error"), ERROR_LINES[:3], ids=lambda one: str(one)[:24])
+@pytest.mark.parametrize("kind", ONE_LINE_KINDS)
+def test_an_error_line_cut_at_every_byte(core: Any, kind: int, line: bytes, error: type) -> None:
+    for cut in range(len(line) + 1):
+        parser = core.ReplyParser()
+        outcome, pending = run(parser, [line[:cut], line[cut:]], kind, b"verb\r\n")
+        assert outcome[0] is error, f"cut at byte {cut}"
+        assert pending == 0
+
+
+@pytest.mark.parametrize("kind", [replies.STORE_MANY, replies.DELETE_MANY])
+def test_a_batch_with_errors_in_it_cut_at_every_byte(core: Any, kind: int) -> None:
+    done = b"STORED\r\n" if kind == replies.STORE_MANY else b"DELETED\r\n"
+    reply = done + b"SERVER_ERROR first\r\n" + done + b"SERVER_ERROR second\r\n"
+    failed = ["b", "d"] if kind == replies.STORE_MANY else True
+    for cut in range(len(reply) + 1):
+        outcome = run(
+            core.ReplyParser(), [reply[:cut], reply[cut:]], kind, b"...", ["a", "b", "c", "d"]
+        )
+        assert outcome == (("partial", failed, (MemcacheServerError, "first")), 0), f"at byte {cut}"
+
+
+@pytest.mark.parametrize(
+    ("kind", "head"), [(replies.GETS, b"VALUE k 0 %d 7"), (replies.CONFIG, b"CONFIG k 0 %d")]
+)
+def test_a_large_value_cut_at_every_byte_around_its_ends(core: Any, kind: int, head: bytes) -> None:
+    value = bytes(range(251)) * 200
+    line = head % len(value) + b"\r\n"
+    reply = line + value + b"\r\nEND\r\n"
+    expected = (value, b"7") if kind == replies.GETS else value
+    for cut in [*range(len(line) + 3), *range(len(line) + len(value) - 3, len(reply) + 1)]:
+        outcome = run(core.ReplyParser(), [reply[:cut], reply[cut:]], kind, b"gets k\r\n", "k")
+        assert outcome == (comparable(expected), 0), f"cut at byte {cut}"
 
 
 def test_a_failed_item_does_not_take_the_batch_with_it(core: Any) -> None:
@@ -594,6 +652,8 @@ _pieces = st.sampled_from(
         b"key=a\n",
         b"mg a\r\n",
         b"CONFIG cluster 0 3\r\nabc\r\n",
+        b"CONFIG cluster 0 40000\r\n" + b"z" * 40000 + b"\r\n",
+        b"VALUE a 0 0\r\n",
         b"ERROR\r\n",
         b"ERROR why\r\n",
         b"CLIENT_ERROR c\r\n",
@@ -656,6 +716,57 @@ def test_the_twins_agree_on_any_bytes_cut_anywhere(
     assert outcomes[0] == outcomes[1]
 
 
+@settings(max_examples=1000, deadline=None)
+@given(
+    stream=_streams,
+    cuts=st.lists(st.integers(0, 400), max_size=4),
+    ways=st.lists(st.sampled_from(["get_buffer", "feed", "answer"]), min_size=5, max_size=5),
+    kinds=st.lists(
+        st.one_of(st.just(replies.GET), st.integers(replies.GET, replies.DRAIN)),
+        min_size=2,
+        max_size=2,
+    ),
+    decode=st.integers(0, 2),
+)
+def test_the_twins_agree_whichever_way_the_bytes_of_two_replies_come_in(
+    stream: bytes, cuts: list[int], ways: list[str], kinds: list[int], decode: int
+) -> None:
+    points = sorted({min(cut, len(stream)) for cut in cuts})
+    chunks = [stream[a:b] for a, b in zip([0, *points], [*points, len(stream)], strict=True)]
+    logs = []
+    for module in (parser_c, parser_py):
+        parser = module.ReplyParser(decode, 1 << 20)
+        waiting = []
+        for kind in kinds:
+            keys: Any = b"END\r\n" if kind == replies.RAW else ["a"]
+            if kind in (replies.GET, replies.GETS):
+                keys = "a"
+            waiting.append((kind, b"get a\r\n", keys, MISS))
+        log: list[Any] = []
+        try:
+            for chunk, way in zip(chunks, ways, strict=False):
+                result = NEED_DATA
+                if way == "answer" and chunk and waiting:
+                    result = parser.answer(chunk, *waiting[0])
+                elif way == "feed":
+                    parser.feed(chunk)
+                else:
+                    feed(parser, chunk)
+                while waiting:
+                    if result is NEED_DATA:
+                        result = parser.parse(*waiting[0])
+                    log.append((comparable(result), parser.pending, parser.progress))
+                    log.append(parser.wants_buffer)
+                    if result is NEED_DATA:
+                        break
+                    waiting.pop(0)
+                    result = NEED_DATA
+        except MemcacheError as error:
+            log.append(("raised", type(error), str(error)))
+        logs.append(log)
+    assert logs[0] == logs[1]
+
+
 @pytest.mark.parametrize(("kind", "request_", "keys", "reply", "expected"), REPLIES, ids=IDS)
 def test_an_answer_is_fed_and_parsed_in_one(
     core: Any, kind: int, request_: bytes, keys: Any, reply: bytes, expected: Any
@@ -689,6 +800,7 @@ def test_an_answer_is_fed_and_parsed_in_one(
         b"value k 0 4\r\nabcd\r\nEND\r\n",
         b"VALUE k 0 4 1\r\nabcd\r\nEND\r\n",
         b"VALUE k 0 4\nabcd\r\nEND\r\n",
+        b"VALUE k 0 0\r\nEND\r\n",
         b"END\r\nEND\r\n",
         b"VALUE k 0 2147483647\r\nabcd\r\nEND\r\n",
     ],

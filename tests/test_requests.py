@@ -386,6 +386,14 @@ class LyingStr(str):
         return True
 
 
+class LyingTuple(tuple[Any, ...]):
+    def __len__(self) -> int:
+        return 2
+
+    def __iter__(self) -> Any:
+        return iter((b"x", 9))
+
+
 def test_subclasses_are_taken_for_what_they_hold(core: Any) -> None:
     requests = core.Requests(b"p:")
     for key in (LyingBytes(b"key"), LyingStr("key")):
@@ -399,6 +407,11 @@ def test_subclasses_are_taken_for_what_they_hold(core: Any) -> None:
         assert requests.cas("k", b"", cas, 0, False) == b"cas p:k 0 0 0 12\r\n\r\n"
     with pytest.raises(MemcacheIllegalInputError, match="key contains whitespace"):
         requests.get(LyingBytes(b"a b"))
+    good = core.Requests(serialize=lambda key, value: LyingTuple((b"value", 5)))
+    assert good.store(b"set", "k", 1, 0, False) == b"set k 5 0 5\r\nvalue\r\n"
+    bad = core.Requests(serialize=lambda key, value: LyingTuple((b"value",)))
+    with pytest.raises(TypeError, match=r"serde.serialize must return"):
+        bad.store(b"set", "k", 1, 0, False)
 
 
 def test_buffers_are_stored_as_their_bytes(core: Any) -> None:

@@ -123,7 +123,12 @@ class Calls:
         self._tell(error, connection)
         if self.ignore_exc and kind in _FORGIVEN and isinstance(error, Exception):
             return default if kind in (GET, GETS) else {}
-        raise error
+        try:
+            raise error
+        finally:
+            # Else it holds this frame, and this frame it: with them the request, until the garbage
+            # collector comes by.
+            del error
 
     def _finished(
         self, kind: int, result: Any, default: Any, convert: Callable[[Any], Any] | None
@@ -133,10 +138,10 @@ class Calls:
             if isinstance(result, MemcacheError):
                 if self.ignore_exc and kind == STATS:
                     return {}
-                raise result
+                raise _anew(result)
             if isinstance(result, PartialFailure):
                 if not (self.ignore_exc and kind == STORE_MANY):
-                    raise result.error
+                    raise _anew(result.error)
                 result = result.result
             else:
                 result = self._deserialized(kind, result, default)
@@ -187,7 +192,10 @@ class Calls:
         if connection is not None:
             connection.discard()
         self._tell(error, connection)
-        raise error
+        try:
+            raise error
+        finally:
+            del error  # as in `_failed`
 
     _send_any = _send
 
@@ -205,7 +213,7 @@ class Calls:
             return self._call(LINE, request, None, None, convert)
         result = self._call_and_close(RAW, request, end_token)
         if isinstance(result, MemcacheError):
-            raise result
+            raise _anew(result)
         return result if convert is None else convert(result)
 
     def _leave(self, request: bytes, answered: bool) -> None:
@@ -228,7 +236,7 @@ class Calls:
         finally:
             self._pool.close()
         if isinstance(result, MemcacheError):
-            raise result
+            raise _anew(result)
 
     def _call_and_close(self, kind: int, request: bytes, keys: Any = None) -> Any:
         """Like `_call`, for a connection that is of no use afterwards."""
@@ -247,6 +255,11 @@ class Calls:
 
     def _done(self, result: Any) -> Any:
         return result
+
+
+def _anew(error: MemcacheError) -> MemcacheError:
+    """The error to be raised for one that is a result, which the frames on the way hold."""
+    return type(error)(*error.args)
 
 
 def is_unreachable(error: BaseException) -> bool:

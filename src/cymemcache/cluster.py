@@ -306,7 +306,10 @@ class HashClient(ScatterGather, SyncCommands):
             is_answer(error) or isinstance(error, OSError) or type(error) is RuntimeError
         ):
             return miss
-        raise error
+        try:
+            raise error
+        finally:
+            del error  # it holds this frame
 
     def _partition(self, keys: list[Any]) -> tuple[list[Part], list[Any], Exception | None]:
         if self._table is not None and not self._dead and tuple not in map(type, keys):
@@ -443,7 +446,10 @@ class Try:
             if other is not None:
                 return getattr(other, name)(*arguments)
         if failed is not None:
-            raise failed
+            try:
+                raise failed
+            finally:
+                del failed  # it holds this frame
         return result
 
 

@@ -215,7 +215,7 @@ class Dialler:
         addresses = module.getaddrinfo(
             host, port, module.AF_UNSPEC, module.SOCK_STREAM, module.IPPROTO_TCP
         )
-        failures: list[tuple[Any, Exception]] = []
+        notes: list[str] = []
         for number, (family, _, protocol, _, address) in enumerate(addresses):
             try:
                 left = self._left(began)
@@ -224,19 +224,18 @@ class Dialler:
                     left /= len(addresses) - number
                 sock = yield from self._connected_to(family, protocol, address, left)
             except Exception as error:
-                failures.append((address, error))
+                if number + 1 == len(addresses):
+                    for note in notes:
+                        error.add_note(note)
+                    raise
+                notes.append(f"before that, {address}: {error}")
                 continue
             try:
                 return (yield from self._secured(sock, host, began))
             except BaseException:
                 sock.close()
                 raise
-        if not failures:
-            raise OSError(f"{host!r} has no address")
-        last = failures[-1][1]
-        for address, earlier in failures[:-1]:
-            last.add_note(f"before that, {address}: {earlier}")
-        raise last
+        raise OSError(f"{host!r} has no address")
 
     def _connected_to(
         self, family: int, protocol: int, address: Any, left: float | None

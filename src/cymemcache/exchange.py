@@ -127,6 +127,7 @@ class AnyExchange:
     def close(self) -> None:
         """Close the descriptor.  What was sent before still reaches the server."""
         self.unacknowledged = 0
+        self._under_way = None  # steps that were given up hold this exchange
         try:
             self.sock.close()
         except Exception:  # nothing that a caller could do about it

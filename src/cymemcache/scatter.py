@@ -196,11 +196,20 @@ class ScatterGather:
                 else:
                     done.append(part)
         if not self.ignore_exc:
-            for part in done:
-                down = down or part.error
-            if down is not None:
-                raise down
+            self._raise_first(done, down)
         return done, lost
+
+    def _raise_first(self, parts: list[Part], error: Exception | None = None) -> None:
+        for part in parts:
+            error = error or part.error
+        if error is None:
+            return
+        for part in parts:
+            part.error = None  # each holds the frames that hold it
+        try:
+            raise error
+        finally:
+            del error
 
     # -- all nodes ---------------------------------------------------------------------------------
 
@@ -265,7 +274,10 @@ class ScatterGather:
             except Exception as error:
                 failed = failed or error
         if failed is not None and not self.ignore_exc:
-            raise failed
+            try:
+                raise failed
+            finally:
+                del failed  # it holds this frame
 
     def _settle(self) -> None:
         """Wait for this thread's noreply commands on all nodes at once: closing waits in turn."""
@@ -296,10 +308,10 @@ class ScatterGather:
 
         parts = [Part(node, client) for _, client, node in self._members()]
         self._run(name, parts, kind, begin, call, convert)
+        if not self.ignore_exc:
+            self._raise_first(parts)
         answers = {}
         for part in parts:
-            if part.error is not None and not self.ignore_exc:
-                raise part.error
             answers[part.node.name] = miss if part.error is not None else part.result
         return answers
 

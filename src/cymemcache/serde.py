@@ -143,7 +143,10 @@ def _failed(error: Exception, what: str, key: Any, on_error: str) -> None:
     """
     if on_error == "raise":
         error.add_note(f"while decoding the {what} value of {key!r}")
-        raise error
+        try:
+            raise error
+        finally:
+            del error  # else it and this frame hold each other
     import logging
 
     try:

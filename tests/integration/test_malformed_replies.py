@@ -12,16 +12,20 @@ import pytest
 
 from cymemcache import (
     Client,
+    MemcacheClientError,
+    MemcacheError,
     MemcacheServerError,
     MemcacheUnexpectedCloseError,
     MemcacheUnknownError,
 )
-from cymemcache.testing import Answer, Close, Cut, EmbeddedServer
+from cymemcache.testing import Answer, Close, EmbeddedServer, Fault
+from cymemcache.testing.faults import Entry, Hangup
 from exchanges import MODULES
 from wire import PATIENCE
 
 GET = {
     "length too short": b"VALUE k 0 3\r\nvalue\r\nEND\r\n",
+    "an empty value without its line end": b"VALUE k 0 0\r\nEND\r\n",
     "length of 20 digits": b"VALUE k 0 12345678901234567890\r\nvalue\r\nEND\r\n",
     "length negative": b"VALUE k 0 -5\r\nvalue\r\nEND\r\n",
     "length no number": b"VALUE k 0 five\r\nvalue\r\nEND\r\n",
@@ -127,15 +131,63 @@ def test_a_length_that_is_too_long_waits_for_bytes_that_never_come(running: Embe
             assert client.get("absent") is None
 
 
-CUT: dict[str, tuple[Callable[[Client], Any], int]] = {
-    "get": (lambda client: client.get("k"), 25),
-    "get_many": (lambda client: client.get_many(["k", "l"]), 45),
-    "gets": (lambda client: client.gets("k"), 27),
-    "set": (lambda client: client.set("k", b"value", noreply=False), 8),
-    "set_many": (lambda client: client.set_many({"k": b"value"}, noreply=False), 8),
-    "delete": (lambda client: client.delete("absent", noreply=False), 11),
-    "version": (lambda client: client.version(), 10),
-    "stats": (lambda client: client.stats(), 300),
+class AnswerAndClose(Fault):
+    """Sends `data` in the place of the reply, then closes the connection."""
+
+    executes = False
+
+    def __init__(self, data: bytes) -> None:
+        self.data = data
+
+    def entries(self, reply: bytes) -> list[Entry]:
+        return [self.data, Hangup()]
+
+
+# What each command is answered with, whole.
+CUT: dict[str, tuple[Callable[[Client], Any], bytes]] = {
+    "get": (lambda client: client.get("k"), b"VALUE k 0 5\r\nvalue\r\nEND\r\n"),
+    "get, a miss": (lambda client: client.get("absent"), b"END\r\n"),
+    "gets": (lambda client: client.gets("k"), b"VALUE k 0 5 77\r\nvalue\r\nEND\r\n"),
+    "gat": (lambda client: client.gat("k", 0), b"VALUE k 0 5\r\nvalue\r\nEND\r\n"),
+    "gats": (lambda client: client.gats("k", 0), b"VALUE k 0 5 77\r\nvalue\r\nEND\r\n"),
+    "get_many": (
+        lambda client: client.get_many(["k", "absent", "l"]),
+        b"VALUE k 0 5\r\nvalue\r\nVALUE l 0 0\r\n\r\nEND\r\n",
+    ),
+    "get_many, out of order": (
+        lambda client: client.get_many(["k", "l"]),
+        b"VALUE l 0 5\r\nother\r\nVALUE k 0 5\r\nEND\r\n\r\nEND\r\n",
+    ),
+    "gets_many": (
+        lambda client: client.gets_many(["k", "l"]),
+        b"VALUE k 0 5 77\r\nvalue\r\nVALUE l 0 5 78\r\nother\r\nEND\r\n",
+    ),
+    "set": (lambda client: client.set("x", b"value", noreply=False), b"STORED\r\n"),
+    "add": (lambda client: client.add("x", b"value", noreply=False), b"NOT_STORED\r\n"),
+    "cas": (lambda client: client.cas("x", b"value", 1), b"EXISTS\r\n"),
+    "cas, a miss": (lambda client: client.cas("x", b"value", 1), b"NOT_FOUND\r\n"),
+    "set_many": (lambda client: client.set_many({"x": b"value"}, noreply=False), b"STORED\r\n"),
+    "delete": (lambda client: client.delete("x", noreply=False), b"DELETED\r\n"),
+    "delete_many": (lambda client: client.delete_many(["x"], noreply=False), b"NOT_FOUND\r\n"),
+    "incr": (lambda client: client.incr("x", 1), b"18446744073709551615\r\n"),
+    "decr": (lambda client: client.decr("x", 1), b"NOT_FOUND\r\n"),
+    "touch": (lambda client: client.touch("x", noreply=False), b"TOUCHED\r\n"),
+    "flush_all": (lambda client: client.flush_all(noreply=False), b"OK\r\n"),
+    "cache_memlimit": (lambda client: client.cache_memlimit(64), b"OK\r\n"),
+    "version": (lambda client: client.version(), b"VERSION 1.6.18\r\n"),
+    "stats": (lambda client: client.stats(), b"STAT pid 1\r\nSTAT uptime 2\r\nEND\r\n"),
+    "stats reset": (lambda client: client.stats("reset"), b"RESET\r\n"),
+    "stats cachedump": (
+        lambda client: client.stats("cachedump", 1, 0),
+        b"ITEM k [1 b; 0 s]\r\nEND\r\n",
+    ),
+    "raw_command": (lambda client: client.raw_command("version"), b"VERSION 1.6.18\r\n"),
+    "raw_command to END": (
+        lambda client: client.raw_command("get k", "END\r\n"),
+        b"VALUE k 0 5\r\nvalue\r\nEND\r\n",
+    ),
+    "an error": (lambda client: client.incr("x", 1), b"CLIENT_ERROR not a number\r\n"),
+    "an error in a fetch": (lambda client: client.get("k"), b"SERVER_ERROR out of memory\r\n"),
 }
 
 
@@ -143,16 +195,24 @@ CUT: dict[str, tuple[Callable[[Client], Any], int]] = {
 def test_a_reply_that_is_cut_anywhere(
     client: Client, running: EmbeddedServer, command: str
 ) -> None:
-    call, size = CUT[command]
-    whole = call(client)
-    for at in range(1, size):
-        # Those that may be repeated are, where not a byte has come.
-        with running.inject(Cut(at)):
+    call, reply = CUT[command]
+    for at in range(len(reply)):
+        # Twice: those that may be repeated are, where not a byte has come.
+        with running.inject(AnswerAndClose(reply[:at]), times=2):
             with pytest.raises((MemcacheUnexpectedCloseError, ConnectionError)):
                 call(client)
             assert client.sock is None
-    if command not in ("gets", "stats"):
-        assert call(client) == whole
+    assert client.get("l") == b"other"
+    # The whole of it is a reply, or an error of the server's.
+    error: type[Exception] | None = None
+    with running.inject(Answer(reply)):
+        try:
+            call(client)
+        except MemcacheError as problem:
+            error = type(problem)
+    expected = {"an error": MemcacheClientError, "an error in a fetch": MemcacheServerError}
+    assert error is expected.get(command)
+    assert client.get("l") == b"other"
 
 
 def test_errors_of_the_server_in_a_fetch_are_raised_and_end_the_connection(

@@ -229,7 +229,9 @@ class ReplyParser:
                 if (
                     size.isdigit()
                     and len(size) <= 10
-                    and int(size) == len(value) <= self._max_value_size
+                    # All of it: the line end of an empty value is not that of the line before.
+                    and end + 2 + int(size) + 7 == len(data)
+                    and len(value) <= self._max_value_size
                     and flags.isdigit()
                     and len(flags) <= 10
                     and int(flags) <= _MAX_FLAGS

@@ -204,9 +204,9 @@ class Requests:
             own = FLAG_INTEGER
         else:
             serialized = serialize(key, value)
-            if not isinstance(serialized, tuple) or len(serialized) != 2:
+            if not isinstance(serialized, tuple) or tuple.__len__(serialized) != 2:
                 raise arguments.serde_result_error(serialized)
-            value, own = serialized
+            value, own = tuple.__iter__(serialized)
             own = _uint(own, "flags", UINT32_MAX)
             data = self._encoded(value, serialize)
         if len(data) > self._max_value_size:
