@@ -60,7 +60,7 @@ class Part:
     `given` are the caller's keys, `keys` the same without their server keys.
     """
 
-    __slots__ = ("client", "errand", "error", "given", "keys", "node", "result")
+    __slots__ = ("client", "errand", "error", "failed", "given", "keys", "node", "result")
 
     def __init__(self, node: Node, client: Any, given: list[Any] = _NO_KEYS) -> None:
         self.node = node
@@ -69,6 +69,7 @@ class Part:
         self.keys = [plain_key(key) for key in given] if tuple in map(type, given) else given
         self.errand: Errand | None = None
         self.result: Any = None
+        self.failed = False
         self.error: Exception | None = None
 
 
@@ -146,7 +147,7 @@ class ScatterGather:
 
         parts, lost = self._scattered("set_many", list(values), STORE_MANY, begin, call)
         for part in parts:
-            if part.error is not None:
+            if part.failed:
                 lost += part.given
             elif type(part.result) is list:
                 lost += part.result
@@ -166,7 +167,7 @@ class ScatterGather:
             return client.delete_many(part.keys, noreply)
 
         parts, lost = self._scattered("delete_many", listed(keys), DELETE_MANY, begin, call)
-        return not lost and all(part.error is None for part in parts)
+        return not lost and not any(part.failed for part in parts)
 
     def _scattered(
         self,
@@ -191,21 +192,21 @@ class ScatterGather:
             # Those of a node that was given a chance, and is not there yet, have other nodes.
             keys = []
             for part in parts:
-                if part.error is not None and part.node.is_gone:
+                if part.failed and part.node.is_gone:
+                    part.error = None
                     keys += part.given
                 else:
                     done.append(part)
-        if not self.ignore_exc:
-            self._raise_first(done, down)
+        self._raise_first(done, down)
         return done, lost
 
     def _raise_first(self, parts: list[Part], error: Exception | None = None) -> None:
+        """Raise the first error of `parts`, unless that is to be ignored."""
         for part in parts:
             error = error or part.error
-        if error is None:
+            part.error = None  # it holds the frames that hold the part
+        if error is None or self.ignore_exc:
             return
-        for part in parts:
-            part.error = None  # each holds the frames that hold it
         try:
             raise error
         finally:
@@ -308,12 +309,8 @@ class ScatterGather:
 
         parts = [Part(node, client) for _, client, node in self._members()]
         self._run(name, parts, kind, begin, call, convert)
-        if not self.ignore_exc:
-            self._raise_first(parts)
-        answers = {}
-        for part in parts:
-            answers[part.node.name] = miss if part.error is not None else part.result
-        return answers
+        self._raise_first(parts)
+        return {part.node.name: miss if part.failed else part.result for part in parts}
 
     # -- both --------------------------------------------------------------------------------------
 
@@ -348,7 +345,7 @@ class ScatterGather:
         except (MemcacheIllegalInputError, TypeError, ValueError):
             raise  # of the arguments: ignore_exc or not
         except Exception as error:
-            part.error = error
+            part.failed, part.error = True, error
             if part.node.failures == failures and is_unreachable(error):
                 part.node.failed(error)
         else:
@@ -358,9 +355,9 @@ class ScatterGather:
     def _finish(self, part: Part, kind: int, convert: Callable[[Any], Any] | None) -> None:
         errand = part.errand
         assert errand is not None
-        outcome = errand.outcome
+        outcome, errand.outcome = errand.outcome, None
         if type(outcome) is Failed:
-            part.error = outcome.error
+            part.failed, part.error = True, outcome.error
             if errand.unreachable:
                 part.node.failed(outcome.error)
             return
@@ -369,7 +366,7 @@ class ScatterGather:
         try:
             part.result = part.client._finished(kind, outcome, None, convert)
         except Exception as error:
-            part.error = error
+            part.failed, part.error = True, error
 
 
 def _has_ours(client: Any, name: str) -> bool:
