@@ -7,60 +7,13 @@ from __future__ import annotations
 
 import gc
 import threading
-from collections.abc import Callable
 from typing import Any
 
 import pytest
 
 from cymemcache import pool as pool_module
 from cymemcache.pool import IDLE_SECONDS, ConnectionPool
-
-
-class Connection:
-    """A connection as far as a pool looks at it."""
-
-    def __init__(self, number: int) -> None:
-        self.number = number
-        self.generation = -1
-        self.used_at_seconds = 0.0
-        self.unacknowledged = 0
-        self.closed = 0
-        self.discarded = 0
-        self.asked: list[bytes] = []
-        self.failure: BaseException | None = None
-
-    def __repr__(self) -> str:
-        return f"<{self.number}>"
-
-    def call(self, request: bytes, kind: int) -> bytes:
-        self.asked.append(request)
-        if self.failure is not None:
-            raise self.failure
-        return b"1.6"
-
-    def close(self) -> None:
-        self.closed += 1
-
-    def discard(self) -> None:
-        self.discarded += 1
-        self.close()
-
-    def release(self) -> None:
-        self.closed += 1
-
-
-class Dialled:
-    """Dials stand-ins, numbered from 0."""
-
-    def __init__(self) -> None:
-        self.made: list[Connection] = []
-        self.meanwhile: Callable[[], None] | None = None
-
-    def __call__(self) -> Any:
-        if self.meanwhile is not None:
-            self.meanwhile()
-        self.made.append(Connection(len(self.made)))
-        return self.made[-1]
+from stand_ins import Connection, Dialled, in_a_thread
 
 
 @pytest.fixture
@@ -79,14 +32,6 @@ def dialled() -> Dialled:
 @pytest.fixture
 def pool(clock: list[float], dialled: Dialled) -> ConnectionPool:
     return ConnectionPool(dialled)
-
-
-def in_a_thread(action: Callable[[], Any]) -> Any:
-    results: list[Any] = []
-    thread = threading.Thread(target=lambda: results.append(action()))
-    thread.start()
-    thread.join()
-    return results[0]
 
 
 def test_the_first_connections_are_dialled(pool: ConnectionPool, dialled: Dialled) -> None:
