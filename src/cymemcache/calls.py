@@ -119,7 +119,10 @@ class Calls:
                     return self._finished(kind, result, default, convert)
         if self.ignore_exc and kind in _FORGIVEN and isinstance(error, Exception):
             return default if kind in (GET, GETS) else {}
-        raise error
+        try:
+            raise error
+        finally:
+            del error  # or it would keep itself, and its frames whatever they were interrupted with
 
     def _finished(
         self, kind: int, result: Any, default: Any, convert: Callable[[Any], Any] | None
