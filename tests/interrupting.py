@@ -5,7 +5,8 @@ with what belongs to another.  `test_interruptions.py` runs it in processes of t
 
 HOW is ``signal`` (KeyboardInterrupt from a real signal), ``exception`` (raised by another thread)
 or ``gevent`` (a gevent.Timeout, in many greenlets); EXCHANGE is one of `exchanges.MODULES`, or
-``gevent`` or ``patched`` for gevent's sockets as `socket_module` or after ``monkey.patch_all()``.
+``gevent`` or ``patched`` for gevent's sockets as `socket_module` or after ``monkey.patch_all()``,
+or ``pooled`` for a client of one connection.
 It prints, as JSON, how many interruptions landed within the command, and what went wrong.
 """
 
@@ -31,7 +32,7 @@ from collections.abc import Callable, Iterator
 from types import TracebackType
 from typing import Any
 
-from cymemcache import Client
+from cymemcache import Client, PooledClient
 from exchanges import MODULES, open_sockets
 from wire import PATIENCE
 
@@ -280,8 +281,10 @@ def main() -> None:
     if exchange == "gevent":
         from gevent import socket as module
     else:
-        module = socket if exchange == "patched" else MODULES[exchange]
+        module = socket if exchange in ("patched", "pooled") else MODULES[exchange]
     client = Client(server, timeout=PATIENCE, socket_module=module)
+    if exchange == "pooled":  # a slot that is lost is missed at once
+        client = PooledClient(server, timeout=PATIENCE, max_pool_size=1, pool_wait_timeout=0)
     users = GREENLETS if how == "gevent" else 1
     subjects = [Subject(client, f"{name}{n}", n + 1, choice) for n in range(users)]
     host, _, port = server.partition(":")

@@ -8,6 +8,7 @@ table fails.
 from __future__ import annotations
 
 import inspect
+import socket
 from collections.abc import Callable, Iterator
 from typing import Any
 from unittest import mock
@@ -21,7 +22,7 @@ import pytest
 import cymemcache
 import cymemcache.exceptions
 import cymemcache.serde
-from cymemcache import Client, KeepaliveOpts, MemcacheClientError, MemcacheError
+from cymemcache import Client, KeepaliveOpts, MemcacheClientError, MemcacheError, PooledClient
 from cymemcache.addresses import normalize_server_spec
 from cymemcache.commands import Commands
 from cymemcache.testing import Answer, EmbeddedServer
@@ -42,6 +43,16 @@ DIFFERENCES: dict[tuple[str, str], str] = {
     ("__init__", "max_value_size"): "a limit that the reference has not",
     ("__init__", "max_request_size"): "a limit that the reference has not",
     ("check_key", "key_prefix"): "may be left out for the client's own, as in PooledClient",
+}
+
+# The same for PooledClient.
+POOLED_DIFFERENCES: dict[tuple[str, str], str] = {
+    **{key: why for key, why in DIFFERENCES.items() if key[0] == "__init__"},
+    ("__init__", "pool_wait_timeout"): "the reference does not wait",
+    ("check_key", "key_prefix"): "as in Client",
+    ("gets", "default"): "as in Client: the reference's PooledClient has forgotten it",
+    ("gets", "cas_default"): "as in Client: the reference's PooledClient has forgotten it",
+    ("raw_command", "end_tokens"): "as in Client: a str, which means the same bytes",
 }
 
 
@@ -88,6 +99,65 @@ def test_signatures_differ_only_where_they_are_meant_to() -> None:
         )
     assert found == DIFFERENCES.keys()
     assert parameters(Client)["no_delay"].default is True
+
+
+def test_the_signatures_of_the_pooled_client_differ_only_where_they_are_meant_to() -> None:
+    reference = pymemcache.client.base.PooledClient
+    found = differing("__init__", constructor(PooledClient), constructor(reference))
+    for name, thing in vars(reference).items():
+        if inspect.isfunction(thing) and (not name.startswith("_") or name in SPECIAL):
+            found |= differing(name, parameters(getattr(PooledClient, name)), parameters(thing))
+    assert found == POOLED_DIFFERENCES.keys()
+
+
+def test_the_pooled_client_has_the_references_attributes_and_what_tools_read_of_its_pool() -> None:
+    reference = pymemcache.client.base.PooledClient
+    options = {"key_prefix": "p", "timeout": 2, "max_pool_size": 3, "no_delay": True}
+    ours, theirs = PooledClient("localhost", **options), reference("localhost", **options)
+    for name, value in vars(theirs).items():
+        if name == "serde":
+            assert type(ours.serde).__name__ == type(value).__name__
+        elif name != "client_pool":
+            assert getattr(ours, name) == value, name
+    for read in (lambda pool: pool.max_size, lambda pool: len(pool.used), lambda p: len(p.free)):
+        assert read(ours.client_pool) == read(theirs.client_pool)
+    assert PooledClient("localhost").client_pool.max_size == 2**31
+    assert PooledClient.client_class is Client
+    assert reference.client_class is Reference
+
+
+def test_the_pooled_client_takes_its_options_by_position_in_the_same_order() -> None:
+    reference = pymemcache.client.base.PooledClient
+    values = [None, None, None, 1, 2, True, True, socket, None, b"p", 3, 0, None, False, True]
+    ours, theirs = PooledClient("localhost", *values), reference("localhost", *values)
+    names = list(parameters(reference))[1 : len(values) + 1]
+    assert names[10:] == [
+        "max_pool_size", "pool_idle_timeout", "lock_generator", "default_noreply",
+        "allow_unicode_keys",
+    ]  # fmt: skip
+    for name in ("connect_timeout", "timeout", "ignore_exc", "socket_module", "key_prefix",
+                 "default_noreply", "allow_unicode_keys"):  # fmt: skip
+        assert getattr(ours, name) == getattr(theirs, name), name
+    assert ours.client_pool.max_size == theirs.client_pool.max_size == 3
+
+
+def test_the_pooled_client_gives_the_references_results_and_uses(server: EmbeddedServer) -> None:
+    reference = pymemcache.client.base.PooledClient
+    answers = []
+    for kind in (PooledClient, reference):
+        server.clear()
+        client: Any = kind(server.address, timeout=PATIENCE, max_pool_size=1)
+        found = [
+            client.set("k", b"value"), client.get("k"), client.set_many({"a": b"1", "b": b"2"}),
+            client.get_many(["a", "b", "c"]), client.add("k", b"other", noreply=False),
+            client.incr("a", 5), client.delete("b"), client.delete("b", noreply=False),
+            client.gets("absent"), client.touch("k", 5), client["k"], client.check_key("k"),
+        ]  # fmt: skip
+        found.append((len(client.client_pool.used), len(client.client_pool.free)))
+        client.close()
+        found.append((len(client.client_pool.used), len(client.client_pool.free)))
+        answers.append(found)
+    assert answers[0] == answers[1]
 
 
 def test_the_methods_of_the_unreleased_master_have_its_signatures() -> None:

@@ -13,10 +13,10 @@ from typing import Any
 
 import pytest
 
-from cymemcache import Client, KeepaliveOpts, MemcacheIllegalInputError
+from cymemcache import Client, KeepaliveOpts, MemcacheIllegalInputError, PooledClient
 from cymemcache import options as options_module
 from cymemcache.addresses import normalize_server_spec
-from cymemcache.options import CLIENT
+from cymemcache.options import CLIENT, POOLED_CLIENT, OptionSet
 from cymemcache.serde import PickleSerde
 
 # -- addresses -------------------------------------------------------------------------------------
@@ -199,6 +199,33 @@ def test_a_bad_value_is_refused_with_the_options_name(
             make()
 
 
+BAD_POOL_OPTIONS: list[tuple[str, Any, type[Exception]]] = [
+    *(("max_pool_size", value, TypeError) for value in ("4", 4.0, True)),
+    ("max_pool_size", -1, ValueError),
+    *((name, value, TypeError) for name in ("pool_idle_timeout", "pool_wait_timeout")
+      for value in ("1", True, [])),
+    *((name, value, ValueError) for name in ("pool_idle_timeout", "pool_wait_timeout")
+      for value in (-1, float("nan"), float("inf"))),
+    ("lock_generator", 5, TypeError),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "value", "error"), BAD_POOL_OPTIONS, ids=ascii)
+def test_a_bad_value_for_the_pool_is_refused_with_the_options_name(
+    name: str, value: Any, error: type[Exception]
+) -> None:
+    with pytest.raises(error, match=rf"^{name}\b"):
+        PooledClient("localhost", **{name: value})
+
+
+def test_the_pools_limits_may_be_none() -> None:
+    for none in (None, 0):
+        client = PooledClient("localhost", max_pool_size=none, pool_idle_timeout=none)
+        assert client.client_pool.max_size == 2**31
+    with pytest.raises(TypeError, match="did you mean 'max_pool_size'"):
+        PooledClient("localhost", pool_size=4)
+
+
 def test_an_option_is_given_once() -> None:
     with pytest.raises(TypeError, match="multiple values for argument 'serde'"):
         Client("localhost", None, serde=None)
@@ -309,19 +336,29 @@ def test_a_repr_shows_the_server_and_no_secret() -> None:
     assert not hasattr(client, "password")
 
 
-def test_the_typed_options_and_the_table_are_the_same() -> None:
-    assert list(CLIENT.options) == list(inspect.signature(Client).parameters)[1:]
-    for name in CLIENT.options:
-        assert f"\n    {name}: " in Client.__doc__, name
+@pytest.mark.parametrize(
+    ("client_class", "options", "typed_classes"),
+    [
+        (Client, CLIENT, ["ClientOptions"]),
+        (PooledClient, POOLED_CLIENT, ["ClientOptions", "PooledClientOptions"]),
+    ],
+)
+def test_the_typed_options_and_the_table_are_the_same(
+    client_class: type, options: OptionSet, typed_classes: list[str]
+) -> None:
+    assert list(options.options) == list(inspect.signature(client_class).parameters)[1:]
+    for name in options.options:
+        assert f"\n    {name}: " in (client_class.__doc__ or ""), name
     # The typed ones exist for type checkers only: typing is not loaded at run time.
     tree = ast.parse(inspect.getsource(options_module))
-    (typed,) = (
+    typed = [
         node
         for node in ast.walk(tree)
-        if isinstance(node, ast.ClassDef) and node.name == "ClientOptions"
-    )
-    names = [node.target.id for node in typed.body if isinstance(node, ast.AnnAssign)]
-    assert names == list(CLIENT.options)
+        if isinstance(node, ast.ClassDef) and node.name in typed_classes
+    ]
+    fields = [field for node in typed for field in node.body if isinstance(field, ast.AnnAssign)]
+    names = [field.target.id for field in fields if isinstance(field.target, ast.Name)]
+    assert sorted(names) == sorted(options.options)
 
 
 def test_a_subclass_may_have_a_constructor_of_its_own() -> None:

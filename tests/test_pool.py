@@ -7,61 +7,15 @@ from __future__ import annotations
 
 import gc
 import threading
-import weakref
 from collections.abc import Callable
 from typing import Any
+from weakref import ref
 
 import pytest
 
 from cymemcache import pool as pool_module
 from cymemcache.pool import IDLE_SECONDS, ConnectionPool
-
-
-class Connection:
-    """A connection as far as a pool looks at it."""
-
-    def __init__(self, number: int) -> None:
-        self.number = number
-        self.generation = -1
-        self.used_at_seconds = 0.0
-        self.unacknowledged = 0
-        self.closed = 0
-        self.discarded = 0
-        self.asked: list[bytes] = []
-        self.failure: BaseException | None = None
-
-    def __repr__(self) -> str:
-        return f"<{self.number}>"
-
-    def call(self, request: bytes, kind: int) -> bytes:
-        self.asked.append(request)
-        if self.failure is not None:
-            raise self.failure
-        return b"1.6"
-
-    def close(self) -> None:
-        self.closed += 1
-
-    def discard(self) -> None:
-        self.discarded += 1
-        self.close()
-
-    def release(self) -> None:
-        self.closed += 1
-
-
-class Dialled:
-    """Dials stand-ins, numbered from 0."""
-
-    def __init__(self) -> None:
-        self.made: list[Connection] = []
-        self.meanwhile: Callable[[], None] | None = None
-
-    def __call__(self) -> Any:
-        if self.meanwhile is not None:
-            self.meanwhile()
-        self.made.append(Connection(len(self.made)))
-        return self.made[-1]
+from stand_ins import Connection, Dialled, in_a_thread
 
 
 @pytest.fixture
@@ -80,14 +34,6 @@ def dialled() -> Dialled:
 @pytest.fixture
 def pool(clock: list[float], dialled: Dialled) -> ConnectionPool:
     return ConnectionPool(dialled)
-
-
-def in_a_thread(action: Callable[[], Any]) -> Any:
-    results: list[Any] = []
-    thread = threading.Thread(target=lambda: results.append(action()))
-    thread.start()
-    thread.join()
-    return results[0]
 
 
 def test_the_first_connections_are_dialled(pool: ConnectionPool, dialled: Dialled) -> None:
@@ -285,10 +231,10 @@ def test_a_forked_child_uses_and_keeps_none_of_its_parents_connections(
 def test_a_pool_keeps_no_connection_that_its_holder_lost(
     pool: ConnectionPool, dialled: Dialled
 ) -> None:
-    pool.take()
+    lost = ref(pool.take())
     dialled.made.clear()
     gc.collect()
-    assert not any(isinstance(thing, Connection) for thing in gc.get_objects())
+    assert lost() is None
 
 
 def test_looking_for_ended_threads_keeps_no_frame_of_those_that_run(
@@ -297,12 +243,12 @@ def test_looking_for_ended_threads_keeps_no_frame_of_those_that_run(
     class Local:
         """What a running thread has in a frame."""
 
-    known: list[weakref.ref[Local]] = []
+    known: list[ref[Local]] = []
     found, go_on = threading.Event(), threading.Event()
 
     def run() -> None:
         local = Local()
-        known.append(weakref.ref(local))
+        known.append(ref(local))
         found.set()
         go_on.wait()
 

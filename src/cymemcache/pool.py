@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import sys
 import threading
-from _thread import get_ident
 from time import monotonic
 
 from .core import IdleConnections
@@ -194,10 +193,12 @@ class ConnectionPool(IdleConnections):
 
         Only of threads that the interpreter knows: those of gevent are told apart by age alone.
         """
-        if not self._held or threading.get_ident is not get_ident:
+        if not self._held:
             return None
-        # Not the dict: our own frame is in it, and would keep all frames until the collector comes.
+        # Their numbers alone: the frames, this one among them, would be kept until it is collected.
         alive = set(sys._current_frames())
+        if threading.get_ident() not in alive:
+            return None
         for thread in list(self._held):
             if thread not in alive:
                 connection = self._held.pop(thread, None)

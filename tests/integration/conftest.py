@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from cymemcache import Client
+from cymemcache import Client, PooledClient
 from cymemcache.testing import EmbeddedServer, MemcachedProcess
 from cymemcache.testing.process import accepts, free_port
 from exchanges import MODULES
@@ -65,14 +65,18 @@ def patience() -> float:
     return PATIENCE
 
 
-@pytest.fixture(params=sorted(MODULES))
+@pytest.fixture(params=[*sorted(MODULES), "pooled"])
 def connect(request: pytest.FixtureRequest, patience: float) -> Iterator[Callable[..., Client]]:
-    """Makes clients over one of the two exchanges, closed with the test."""
-    clients = []
+    """Makes clients over one of the two exchanges, or with limits, closed with the test."""
+    clients: list[Client] = []
 
     def make(address: Any, **options: Any) -> Client:
-        options = {"timeout": patience, "socket_module": MODULES[request.param], **options}
-        clients.append(Client(address, **options))
+        if request.param == "pooled":
+            options = {"timeout": patience, "max_pool_size": 4, **options}
+            clients.append(PooledClient(address, **options))
+        else:
+            options = {"timeout": patience, "socket_module": MODULES[request.param], **options}
+            clients.append(Client(address, **options))
         return clients[-1]
 
     yield make

@@ -37,6 +37,7 @@ def numbered(count: int) -> dict[str, bytes]:
     return {f"k{number}": b"%d" % number for number in range(count)}
 
 
+@pytest.mark.parametrize("connect", sorted(MODULES), indirect=True)
 def test_hundreds_of_thousands_of_items_are_stored_read_and_deleted(
     memcached_factory: Callable[..., MemcachedProcess], connect: Callable[..., Client]
 ) -> None:
@@ -51,6 +52,7 @@ def test_hundreds_of_thousands_of_items_are_stored_read_and_deleted(
     assert client.get_many(some) == {}
 
 
+@pytest.mark.parametrize("connect", sorted(MODULES), indirect=True)
 def test_hundreds_of_thousands_of_noreply_commands_to_a_server_that_answers_them_all_the_same(
     connect: Callable[..., Client],
 ) -> None:

@@ -37,13 +37,13 @@ def interrupted(server: Server, how: str, exchange: str, command: str) -> None:
 
 
 @pytest.mark.parametrize("command", ["get", "get_many", "set_many", "incr"])
-@pytest.mark.parametrize("exchange", ["plain", "any"])
+@pytest.mark.parametrize("exchange", ["plain", "any", "pooled"])
 def test_keyboard_interrupts(running_embedded: Server, exchange: str, command: str) -> None:
     interrupted(running_embedded, "signal", exchange, command)
 
 
 @pytest.mark.parametrize("command", ["get", "get_many", "set_many", "incr"])
-@pytest.mark.parametrize("exchange", ["plain", "any"])
+@pytest.mark.parametrize("exchange", ["plain", "any", "pooled"])
 def test_exceptions_raised_by_another_thread(
     running_embedded: Server, exchange: str, command: str
 ) -> None:

@@ -15,11 +15,13 @@ from cymemcache import (
     KeepaliveOpts,
     MemcacheError,
     MemcacheServerError,
+    PooledClient,
     RetryingClient,
     serde,
 )
 from cymemcache.commands import Commands
 from cymemcache.options import ClientOptions
+from cymemcache.pool import ObjectPool
 from cymemcache.serde import Serde
 
 client = Client(("localhost", 11211))
@@ -30,6 +32,21 @@ Client("localhost", None, None, None, 1, 0.5)
 
 options: ClientOptions = {"timeout": 1, "default_noreply": False}
 Client("localhost", **options)
+
+pooled = PooledClient("localhost", max_pool_size=4, pool_wait_timeout=0, timeout=1)
+assert_type(pooled.get("key"), Any)
+assert_type(pooled.client_pool.max_size, int)
+assert_type(pooled.client_pool.used, tuple[int, ...])
+with PooledClient("localhost") as limited:
+    assert_type(limited, PooledClient)
+PooledClient("localhost", pool_size=4)  # type: ignore[call-arg]
+Client("localhost", max_pool_size=4)  # type: ignore[call-arg]
+
+objects = ObjectPool(list[int], after_remove=len, max_size=4, wait_timeout=1.5)
+assert_type(objects.get(), list[int])
+assert_type(objects.used, tuple[list[int], ...])
+with objects.get_and_release(destroy_on_fail=True) as borrowed:
+    assert_type(borrowed, list[int])
 
 Client()  # type: ignore[call-arg]
 Client(11211)  # type: ignore[arg-type]
