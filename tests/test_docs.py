@@ -1,4 +1,4 @@
-"""Every example in docs/testing.md and docs/wrappers.md runs."""
+"""Every example in the pages of docs/ that have some runs."""
 
 from __future__ import annotations
 
@@ -11,7 +11,9 @@ import pytest
 from cymemcache.testing import EmbeddedServer
 
 DOCS = Path(__file__).parent.parent / "docs"
-PAGES = {name: (DOCS / name).read_text("utf-8") for name in ("testing.md", "wrappers.md")}
+PAGES = {
+    name: (DOCS / name).read_text("utf-8") for name in ("discovery.md", "testing.md", "wrappers.md")
+}
 EXAMPLES = [
     pytest.param(example, id=f"{name}-{number}")
     for name, text in PAGES.items()
@@ -23,8 +25,8 @@ EXAMPLES = [
 
 def test_the_examples_are_found() -> None:
     counts = {name: text.count("```python") for name, text in PAGES.items()}
-    assert counts == {"testing.md": 4, "wrappers.md": 3}
-    assert len(EXAMPLES) == 7
+    assert counts == {"discovery.md": 1, "testing.md": 4, "wrappers.md": 3}
+    assert len(EXAMPLES) == 8
 
 
 @pytest.mark.parametrize("example", EXAMPLES)

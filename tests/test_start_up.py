@@ -110,6 +110,12 @@ def test_the_wrappers_are_loaded_when_they_are_first_asked_for() -> None:
     assert set(HEAVY).isdisjoint(printed(f"{code}; print(sorted(set(sys.modules) - before))"))
     code = "import sys; from cymemcache import FallbackClient, ExponentialBackoff"
     assert printed(f"{code}; print({loaded})") == [True, True]
+    loaded = "[name in sys.modules for name in ('cymemcache.discovery', 'queue')]"
+    code = "import sys, cymemcache; before = set(sys.modules); cymemcache.HashClient"
+    assert printed(f"{code}; print({loaded})") == [False, False]
+    code += "; cymemcache.AWSElastiCacheHashClient"
+    assert printed(f"{code}; print({loaded})") == [True, True]
+    assert set(HEAVY).isdisjoint(printed(f"{code}; print(sorted(set(sys.modules) - before))"))
 
 
 def test_dir_has_all_public_names_and_no_other_name_is_there() -> None:

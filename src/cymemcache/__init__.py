@@ -25,11 +25,13 @@ from .options import KeepaliveOpts
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from .cluster import HashClient
+    from .discovery import AWSElastiCacheHashClient
     from .fallback import FallbackClient
     from .retrying import ExponentialBackoff, RetryingClient
 else:
     # Imported when they are first asked for: not every program has need of them.
     _LATER = {
+        "AWSElastiCacheHashClient": "discovery",
         "ExponentialBackoff": "retrying",
         "FallbackClient": "fallback",
         "HashClient": "cluster",
@@ -52,6 +54,7 @@ else:
 __version__ = "0.1.0"
 
 __all__ = [
+    "AWSElastiCacheHashClient",
     "Client",
     "ExponentialBackoff",
     "FallbackClient",

@@ -28,7 +28,7 @@ from .scatter import Part, ScatterGather, plain_key, split_key
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
     from types import TracebackType
     from typing import Any, Self, Unpack
 
@@ -63,6 +63,8 @@ class HashClient(ScatterGather, SyncCommands):
 
     #: makes the clients of nodes where there is no pooling
     client_class: Any = Client
+    #: called when a node begins to fail, and when it dies
+    _on_failure: Callable[[], None] | None = None
 
     key_prefix: Any = ReadOnlyOption()
     encoding: Any = ReadOnlyOption()
@@ -194,7 +196,9 @@ class HashClient(ScatterGather, SyncCommands):
         if known is not client:
             # New, or put there by hand.
             node = Node(
-                name, NodeHealth(self.retry_attempts, self.retry_timeout, self.dead_timeout)
+                name,
+                NodeHealth(self.retry_attempts, self.retry_timeout, self.dead_timeout),
+                self._on_failure,
             )
             if isinstance(client, Calls):
                 client._node = node

@@ -17,6 +17,7 @@ from .health import DEAD, FAILING, UP, NodeHealth
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import Any
 
 
@@ -25,9 +26,14 @@ _NOBODY_THERE = (ConnectionRefusedError, FileNotFoundError)
 
 
 class Node:
-    """One node, called `name` (``"host:port"`` or a path), and its health."""
+    """One node, called `name` (``"host:port"`` or a path), and its health.
 
-    def __init__(self, name: str, health: NodeHealth) -> None:
+    `on_failure` is called when it begins to fail, and when it dies.
+    """
+
+    def __init__(
+        self, name: str, health: NodeHealth, on_failure: Callable[[], None] | None = None
+    ) -> None:
         self.name = name
         #: "up", "failing" or "dead", as `health.NodeHealth` has it
         self.state = UP
@@ -39,6 +45,7 @@ class Node:
         #: whether it is dead, and nothing of the last command can have reached it
         self.is_gone = False
         self._health = health
+        self._on_failure = on_failure
         self.renew_lock()
         renewed_after_fork(self)
 
@@ -70,6 +77,8 @@ class Node:
             _logger().warning("node %s is failing: %s", self.name, self.cause)
         elif changed:
             _logger().warning("node %s is dead, others have its keys: %s", self.name, self.cause)
+        if changed and self._on_failure is not None:
+            self._on_failure()
 
     def succeeded(self) -> None:
         """A caller that was admitted has got an answer."""

@@ -59,6 +59,12 @@ if TYPE_CHECKING:
         dead_timeout: float
         use_pooling: bool
 
+    class AWSElastiCacheHashClientOptions(HashClientOptions, total=False):
+        """The options of `AWSElastiCacheHashClient`, for type checkers; see its own set."""
+
+        use_vpc: bool
+        discovery_interval: float | None
+
 
 class KeepaliveOpts:
     """How the kernel probes an idle connection (TCP keepalive).
@@ -126,6 +132,10 @@ def _seconds_from_zero(name: str, value: Any) -> float:
     if not 0 <= value < 1e9:
         raise ValueError(f"{name} must be 0 or more, not {value!r}")
     return value
+
+
+def _interval(name: str, value: Any) -> float | None:
+    return _seconds_from_zero(name, value) or None
 
 
 def _wait(name: str, value: Any) -> float | None:
@@ -428,6 +438,18 @@ _OPTIONS = {
         Option("retry_timeout", 1, _seconds_from_zero, "seconds between tries of a failing node."),
         Option("dead_timeout", 60, _seconds_from_zero, "seconds between probes of a dead node."),
         Option("use_pooling", False, _flag, "make the clients of nodes PooledClients."),
+        Option(
+            "use_vpc",
+            True,
+            _flag,
+            "know nodes by their IP addresses, not their host names; alike in all clients.",
+        ),
+        Option(
+            "discovery_interval",
+            60,
+            _interval,
+            "seconds between looks at the configuration; None or 0: only `reconfigure_nodes` does.",
+        ),
     )
 }
 
@@ -474,7 +496,7 @@ POOLED_CLIENT = OptionSet(
     "pool_wait_timeout",
 )
 
-HASH_CLIENT = OptionSet(
+_OF_A_CLUSTER = (
     "hasher",
     "serde",
     "serializer",
@@ -497,6 +519,10 @@ HASH_CLIENT = OptionSet(
     "default_noreply",
     "encoding",
     "tls_context",
-    *_OF_OURS,
-    "pool_wait_timeout",
+)
+
+HASH_CLIENT = OptionSet(*_OF_A_CLUSTER, *_OF_OURS, "pool_wait_timeout")
+
+AWS_ELASTICACHE_HASH_CLIENT = OptionSet(
+    *_OF_A_CLUSTER, "use_vpc", *_OF_OURS, "pool_wait_timeout", "discovery_interval"
 )

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from cymemcache import Client, MemcacheError
+from cymemcache import AWSElastiCacheHashClient, Client, MemcacheError
 from cymemcache.testing import MemcachedProcess
 from exchanges import open_sockets
 from wire import MEBIBYTE, PATIENCE
@@ -90,6 +90,18 @@ def test_commands_over_tls(address: tuple[str, int], trusting: ssl.SSLContext) -
             client.set("k", b"%d" % number, noreply=True)
             assert client.get("k") == b"%d" % number
         assert client.incr("k", 1) == 50
+
+
+def test_a_cluster_and_its_configuration_endpoint_over_tls(
+    address: tuple[str, int], trusting: ssl.SSLContext
+) -> None:
+    configuration = f"1\nlocalhost|{address[0]}|{address[1]}\n"
+    options: Any = {"tls_context": trusting, "timeout": PATIENCE}
+    with Client(address, **options) as writer:
+        writer.set("AmazonElastiCache:cluster", configuration, noreply=False)
+    with AWSElastiCacheHashClient(address, discovery_interval=None, **options) as client:
+        assert client.set("k", b"value", noreply=False) is True
+        assert client.get_many(["k"]) == {"k": b"value"}
 
 
 def test_large_values_and_batches_over_tls(

@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Iterable, Mapping
 from typing import Any, TypeAlias, assert_type
 
 from cymemcache import (
+    AWSElastiCacheHashClient,
     Client,
     ExponentialBackoff,
     FallbackClient,
@@ -184,6 +185,14 @@ FallbackClient(client)  # type: ignore[arg-type]
 with retrying as again, falling_back as behind:
     assert_type(again, RetryingClient)
     assert_type(behind, FallbackClient)
+
+discovering = AWSElastiCacheHashClient("host:11211", use_vpc=False, discovery_interval=None)
+assert_type(discovering.get_many(text), dict[str, Any])
+assert_type(discovering.configuration_version, int)
+AWSElastiCacheHashClient("host:11211", discovery_interval="60")  # type: ignore[arg-type]
+AWSElastiCacheHashClient("host:11211", use_vpn=True)  # type: ignore[call-arg]
+with discovering as found:
+    assert_type(found, AWSElastiCacheHashClient)
 
 # -- the commands of a client whose hooks give awaitables ------------------------------------------
 
