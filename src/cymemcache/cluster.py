@@ -404,6 +404,9 @@ class HashClient(ScatterGather, SyncCommands):
             del client[key]
 
 
+HashClient.__doc__ = f"{HashClient.__doc__}\n{_options.HASH_CLIENT.documentation()}\n"
+
+
 class Try:
     """A chance for a node that is not up: one command, after which it is known how it is.
 
