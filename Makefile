@@ -3,6 +3,7 @@
 PYTHON ?= python3
 VENV ?= .venv
 ARGS ?=
+SECONDS ?= 60
 
 BIN := $(VENV)/bin
 PY := $(BIN)/python
@@ -27,7 +28,7 @@ export PATH := $(PATH):/usr/sbin:/usr/local/sbin
 
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
-.PHONY: help demo test test-c test-python test-pythons sanitize lint format install bench \
+.PHONY: help demo test test-c test-python test-pythons sanitize chaos lint format install bench \
 	wheels clean memcached
 
 help: ## List the targets
@@ -63,6 +64,9 @@ sanitize: memcached ## The compiled core's tests under gcc's address and undefin
 	    UBSAN_OPTIONS=halt_on_error=1 CYMEMCACHE_IMPL=c \
 	    .venv-sanitize/bin/python -m pytest $(addprefix --ignore=tests/,$(NOT_SANITIZED)) \
 	    -k "not gevent" $(ARGS)
+
+chaos: memcached $(VENV)/.dev ## Random commands through a faulty network, interrupted (SECONDS=60)
+	cd tests && ../$(PY) -m faults $(SECONDS)
 
 lint: $(VENV)/.dev ## Formatting, lint, types, workflows
 	$(BIN)/ruff format --check .
