@@ -28,7 +28,8 @@ export PATH := $(PATH):/usr/sbin:/usr/local/sbin
 
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
-.PHONY: help demo test test-c test-python test-pythons sanitize chaos lint format install bench \
+.PHONY: help demo test test-c test-python test-pythons test-sanitize chaos fuzz \
+	lint format install bench \
 	wheels clean memcached
 
 help: ## List the targets
@@ -56,17 +57,17 @@ test-pythons: memcached ## All tests on each CPython found, in .venv-3.xx
 	    fi; \
 	done
 
-sanitize: memcached ## The compiled core's tests under gcc's address and undefined-behaviour sanitizers
+test-sanitize: memcached ## The compiled core's tests under gcc's address and undefined-behaviour sanitizers
 	@$(MAKE) --no-print-directory VENV=.venv-sanitize .venv-sanitize/.base
 	@CYMEMCACHE_BUILD_EXT=1 CYMEMCACHE_SANITIZE=address,undefined .venv-sanitize/bin/python -m pip \
 	    --disable-pip-version-check --quiet install --no-build-isolation '.[test]'
 	LD_PRELOAD=$$(gcc -print-file-name=libasan.so) ASAN_OPTIONS=detect_leaks=0 \
 	    UBSAN_OPTIONS=halt_on_error=1 CYMEMCACHE_IMPL=c \
 	    .venv-sanitize/bin/python -m pytest $(addprefix --ignore=tests/,$(NOT_SANITIZED)) \
-	    -k "not gevent" $(ARGS)
+	    -k "not gevent and not greenlets" $(ARGS)
 
 chaos: memcached $(VENV)/.dev ## Random commands through a faulty network, interrupted (SECONDS=60)
-	cd tests && ../$(PY) -m faults $(SECONDS)
+	PYTHONPATH=tests $(PY) -m faults $(SECONDS)
 
 lint: $(VENV)/.dev ## Formatting, lint, types, workflows
 	$(BIN)/ruff format --check .

@@ -125,7 +125,10 @@ class Run:
                 time.sleep(0)
 
         signal.signal(signal.SIGALRM, ring)
+        # The kernel must have nobody else to give them to.
+        signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGALRM])
         threads = [self.start(user) for user in self.users[1:]]
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGALRM])
         while self.going():
             try:
                 attempt()
