@@ -19,6 +19,8 @@ RUN_ONCE := $(wildcard $(addprefix tests/,test_packaging.py test_parser.py test_
 # They need development tools, and show nothing about memory.  Nor can greenlets, which change stacks,
 # run under the address sanitizer.
 NOT_SANITIZED := test_packaging.py typing integration/test_benchmarks.py integration/test_demo.py
+FUZZ_TARGETS ?= parser requests rendezvous
+FUZZ_SECONDS = $(shell echo $$(($(SECONDS) / $(words $(FUZZ_TARGETS)))))
 # Looked for under pyenv's versions first, then on PATH.
 PYENV := $(subst $() ,,$(addsuffix :,$(wildcard $(HOME)/.pyenv/versions/*/bin)))
 INTERPRETERS ?= python3.11 python3.12 python3.13 python3.14 python3.15
@@ -68,6 +70,21 @@ test-sanitize: memcached ## The compiled core's tests under gcc's address and un
 
 chaos: memcached $(VENV)/.dev ## Random commands through a faulty network, interrupted (SECONDS=60)
 	PYTHONPATH=tests $(PY) -m faults $(SECONDS)
+
+fuzz: ## Parsers, encoders and hash under atheris and clang's address sanitizer (SECONDS=60)
+	@.ci/need clang
+	@$(MAKE) --no-print-directory VENV=.venv-fuzz .venv-fuzz/.base
+	@CC=clang LDSHARED="clang -shared" CYMEMCACHE_BUILD_EXT=1 \
+	    CYMEMCACHE_SANITIZE=address,fuzzer-no-link .venv-fuzz/bin/python -m pip \
+	    --disable-pip-version-check --quiet install --no-build-isolation '.[fuzz]'
+	@set -e; runtime=$$(.venv-fuzz/bin/python -c 'import atheris; print(atheris.path())'); \
+	for target in $(FUZZ_TARGETS); do \
+	    echo "== $$target"; mkdir -p build/fuzz/$$target; \
+	    LD_PRELOAD=$$runtime/asan_with_fuzzer.so ASAN_OPTIONS=detect_leaks=0 PYTHONPATH=tests \
+	        .venv-fuzz/bin/python -m fuzzing $$target -max_total_time=$(FUZZ_SECONDS) \
+	        -max_len=400 -print_final_stats=1 -verbosity=0 -artifact_prefix=build/fuzz/ $(ARGS) \
+	        build/fuzz/$$target tests/fuzzing/corpus/$$target; \
+	done
 
 lint: $(VENV)/.dev ## Formatting, lint, types, workflows
 	$(BIN)/ruff format --check .

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cymemcache import Client, serde
@@ -40,6 +40,7 @@ def _exploded() -> None:
     explosions.append(None)
 
 
+@settings(deadline=None)
 @given(
     key=st.one_of(st.text(min_size=1).filter(str.isprintable), st.binary(min_size=1)),
     value=st.one_of(st.binary(), st.text(), st.integers(), st.lists(st.none() | st.integers())),
@@ -78,6 +79,7 @@ def test_what_is_no_data_cannot_be_signed(data: Any) -> None:
         signed.serialize("k", "v")
 
 
+@settings(deadline=None)
 @given(data=st.data())
 def test_any_changed_byte_is_a_miss(data: Any) -> None:
     signed = SignedSerde(NEW)
