@@ -30,9 +30,8 @@ export PATH := $(PATH):/usr/sbin:/usr/local/sbin
 
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
-.PHONY: help demo test test-c test-python test-pythons test-sanitize chaos fuzz \
-	lint format install bench \
-	wheels clean memcached
+.PHONY: help demo test test-c test-python test-pythons test-sanitize test-memory \
+	chaos fuzz lint format install bench wheels clean memcached
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-14s %s\n", $$1, $$2 }' Makefile
@@ -70,6 +69,10 @@ test-sanitize: memcached ## The compiled core's tests under gcc's address and un
 
 chaos: memcached $(VENV)/.dev ## Random commands through a faulty network, interrupted (SECONDS=60)
 	PYTHONPATH=tests $(PY) -m faults $(SECONDS)
+
+test-memory: memcached $(VENV)/.dev ## No growth over two million commands, on both implementations
+	CYMEMCACHE_IMPL=c PYTHONPATH=tests $(PY) -m faults.memory $(ARGS)
+	CYMEMCACHE_IMPL=python PYTHONPATH=tests $(PY) -m faults.memory $(ARGS)
 
 fuzz: ## Parsers, encoders and hash under atheris and clang's address sanitizer (SECONDS=60)
 	@.ci/need clang
