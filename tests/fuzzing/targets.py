@@ -74,15 +74,14 @@ def parser(data: bytes) -> None:
     request, keys = choice.of(*REQUESTS)
     cuts = [choice.below(256) for _ in range(choice.below(5))]
     way = choice.of(_by_buffer, _by_feeding, _by_answer)
-    stream = choice.rest()
-    # A value that is long enough to be received in its own way, for few bytes of input.
-    stream = stream.replace(b"\x01", b"#" * 40_000)
     asked: Any = keys
     if kind in ONE:
         asked = keys[0]
         request = b"%b %b\r\n" % (choice.of(b"get", b"gat 1"), asked.encode())
     elif kind == replies.RAW:
         asked = choice.of(b"END\r\n", b"\r\n", b"\r\nEN\r\n")
+    # A value that is long enough to be received in its own way, for few bytes of input.
+    stream = choice.rest().replace(b"\x01", b"#" * 40_000)
     points = [0]
     for cut in cuts:
         points.append(min(points[-1] + cut * (1 + len(stream) // 256), len(stream)))
