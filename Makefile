@@ -19,7 +19,7 @@ RUN_ONCE := $(wildcard $(addprefix tests/,test_packaging.py test_parser.py test_
 # They need development tools, and show nothing about memory.  Nor can greenlets, which change stacks,
 # run under the address sanitizer.
 NOT_SANITIZED := test_packaging.py typing integration/test_benchmarks.py integration/test_demo.py
-FUZZ_TARGETS ?= parser requests rendezvous
+FUZZ_TARGETS ?= parser parser_compiled requests rendezvous
 FUZZ_SECONDS = $(shell echo $$(($(SECONDS) / $(words $(FUZZ_TARGETS)))))
 # Looked for under pyenv's versions first, then on PATH.
 PYENV := $(subst $() ,,$(addsuffix :,$(wildcard $(HOME)/.pyenv/versions/*/bin)))
@@ -86,7 +86,7 @@ fuzz: ## Parsers, encoders and hash under atheris and clang's address sanitizer 
 	    LD_PRELOAD=$$runtime/asan_with_fuzzer.so ASAN_OPTIONS=detect_leaks=0 PYTHONPATH=tests \
 	        .venv-fuzz/bin/python -m fuzzing $$target -max_total_time=$(FUZZ_SECONDS) \
 	        -max_len=400 -print_final_stats=1 -verbosity=0 -artifact_prefix=build/fuzz/ $(ARGS) \
-	        build/fuzz/$$target tests/fuzzing/corpus/$$target; \
+	        build/fuzz/$$target tests/fuzzing/corpus/$${target%_compiled}; \
 	done
 
 lint: $(VENV)/.dev ## Formatting, lint, types, workflows
