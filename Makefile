@@ -16,9 +16,10 @@ SOURCES := $(wildcard cext/*.pyx cext/*/*/*.pxd) setup.py pyproject.toml
 # Tests that run both twins by themselves, or build wheels of their own: one run is enough for them.
 RUN_ONCE := $(wildcard $(addprefix tests/,test_packaging.py test_parser.py test_requests.py \
 	test_rendezvous.py test_twins.py typing))
-# They need development tools, and show nothing about memory.  Nor can greenlets, which change stacks,
-# run under the address sanitizer.
-NOT_SANITIZED := test_packaging.py typing integration/test_benchmarks.py integration/test_demo.py
+# They need development tools, and show nothing about memory; or they measure memory, which the address
+# sanitizer keeps for a while.  Nor can greenlets, which change stacks, run under it.
+NOT_SANITIZED := test_packaging.py typing integration/test_benchmarks.py integration/test_demo.py \
+	integration/test_memory.py
 FUZZ_TARGETS ?= parser parser_compiled requests rendezvous
 FUZZ_SECONDS = $(shell echo $$(($(SECONDS) / $(words $(FUZZ_TARGETS)))))
 # Looked for under pyenv's versions first, then on PATH.

@@ -75,11 +75,11 @@ class Run:
     def going(self) -> bool:
         return not self.wrong and time.monotonic() < self.until
 
-    def work(self, user: User) -> None:
+    def work(self, user: User, enough: Callable[[], bool] = bool) -> None:
         """Give commands until the time is up, or something is wrong, or an interruption comes."""
         try:
             user.forget()
-            while self.going():
+            while self.going() and not enough():
                 user.step()
         except (Wrong, Exception) as error:
             import traceback
@@ -119,8 +119,9 @@ class Run:
         def attempt() -> None:
             nonlocal rung
             rung = False
-            signal.setitimer(signal.ITIMER_REAL, self.random.uniform(1e-5, 4e-3))
-            self.work(self.users[0])
+            signal.setitimer(signal.ITIMER_REAL, self.random.uniform(1e-5, 0.02))
+            # One that falls into a finalizer is lost.
+            self.work(self.users[0], lambda: rung)
             while not rung:  # none may come later
                 time.sleep(0)
 
@@ -222,8 +223,9 @@ def main() -> int:
     if given.storm != "calm":
         sys.setswitchinterval(1e-6)
         sys.unraisablehook = lambda _: None  # interruptions that fall into a finalizer
-    # Its handlers hold locks, which no interruption may fall into.
+    # Neither the locks of logging's handlers nor those of an import survive an interruption.
     logging.getLogger("cymemcache").disabled = True
+    "a host's name".encode("idna")
     wrong: list[str] = []
     with (
         MemcachedProcess() as server,

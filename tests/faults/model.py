@@ -437,6 +437,7 @@ class User:
         key = self.fresh()
         number = next(_numbers)
         value = value_of(key.name, number)
+        before = self.errors.copy()
         for _ in range(ERRORS_MOST):
             try:
                 stored = self.ask("set", key.name, value, noreply=False)
@@ -448,7 +449,7 @@ class User:
             except Failed:
                 pass
         else:
-            raise Wrong("the client does not recover")
+            raise Wrong(f"the client does not recover: {self.errors - before}")
         if self.exact:
             for step in (self.fetch_many, self.swap, *(self.steps[-2:] if self.plain else ())):
                 step()

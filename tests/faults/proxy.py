@@ -85,7 +85,10 @@ class _Proxy:
             listener.listen(100)
             print(port, flush=True)
             accepting = asyncio.create_task(self.accept(listener))
-            await ended.wait()
+            told = asyncio.create_task(ended.wait())
+            await asyncio.wait([accepting, told], return_when=asyncio.FIRST_COMPLETED)
+            if accepting.done():
+                accepting.result()
             for task in [accepting, *self.tasks]:
                 task.cancel()
             await asyncio.gather(accepting, *self.tasks, return_exceptions=True)
