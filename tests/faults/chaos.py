@@ -27,6 +27,7 @@ import random
 import signal
 import threading
 import time
+import traceback
 from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -81,13 +82,14 @@ class Run:
             user.forget()
             while self.going() and not enough():
                 user.step()
-        except (Wrong, Exception) as error:
-            import traceback
-
-            self.wrong.append("".join(traceback.format_exception(error)[-6:]))
+        except Exception as error:
+            self.blame(error)
         except BaseException as error:
             self.landed += within_the_client(error.__traceback__)
             raise
+
+    def blame(self, error: Exception) -> None:
+        self.wrong.append("".join(traceback.format_exception(error)[-6:]))
 
     # -- storms ------------------------------------------------------------------------------------
 
@@ -164,7 +166,7 @@ class Run:
             future = waiting.get(user)
             if future is None or future.done():
                 self.landed += future is not None and future.cancelled()
-                waiting[user] = executor.submit(self.steps, user)
+                waiting[user] = executor.submit(self.step, user)
             else:
                 future.cancel()
             time.sleep(self.random.uniform(0, 0.001))
@@ -180,11 +182,11 @@ class Run:
                 break
             time.sleep(0.01)
 
-    def steps(self, user: User) -> None:
+    def step(self, user: User) -> None:
         try:
             user.step()
         except Exception as error:
-            self.wrong.append(repr(error))
+            self.blame(error)
 
     def survive(self, user: User) -> None:
         try:
@@ -222,7 +224,8 @@ def main() -> int:
     given = parser.parse_args()
     if given.storm != "calm":
         sys.setswitchinterval(1e-6)
-        sys.unraisablehook = lambda _: None  # interruptions that fall into a finalizer
+        # Interruptions that fall into a finalizer, or into the last lines of a thread.
+        sys.unraisablehook = threading.excepthook = lambda _: None
     # Neither the locks of logging's handlers nor those of an import survive an interruption.
     logging.getLogger("cymemcache").disabled = True
     "a host's name".encode("idna")
