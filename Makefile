@@ -3,6 +3,7 @@
 PYTHON ?= python3
 VENV ?= .venv
 ARGS ?=
+SECONDS ?= 60
 
 BIN := $(VENV)/bin
 PY := $(BIN)/python
@@ -14,11 +15,13 @@ SOURCES := $(wildcard cext/*.pyx cext/*/*/*.pxd) setup.py pyproject.toml
 
 # Tests that run both twins by themselves, or build wheels of their own: one run is enough for them.
 RUN_ONCE := $(wildcard $(addprefix tests/,test_packaging.py test_parser.py test_requests.py \
-	test_rendezvous.py test_ketama.py test_twins.py typing))
-# They need development tools, and show nothing about memory.  Nor can greenlets, which change stacks,
-# run under the address sanitizer.
+	test_rendezvous.py test_ketama.py test_twins.py test_fuzzing.py test_security.py typing))
+# They need development tools, and show nothing about memory; or they measure memory, which the address
+# sanitizer keeps for a while.  Nor can greenlets, which change stacks, run under it.
 NOT_SANITIZED := test_packaging.py typing integration/test_benchmarks.py integration/test_demo.py \
-	integration/test_libmemcached.py
+	integration/test_memory.py integration/test_libmemcached.py
+FUZZ_TARGETS ?= parser parser_compiled requests rendezvous
+FUZZ_SECONDS = $(shell echo $$(($(SECONDS) / $(words $(FUZZ_TARGETS)))))
 # Looked for under pyenv's versions first, then on PATH.
 PYENV := $(subst $() ,,$(addsuffix :,$(wildcard $(HOME)/.pyenv/versions/*/bin)))
 INTERPRETERS ?= python3.11 python3.12 python3.13 python3.14 python3.15
@@ -28,8 +31,8 @@ export PATH := $(PATH):/usr/sbin:/usr/local/sbin
 
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
-.PHONY: help demo test test-c test-python test-pythons sanitize lint format install bench \
-	wheels clean memcached
+.PHONY: help demo test test-c test-python test-pythons test-sanitize test-memory \
+	chaos fuzz lint format install bench wheels clean memcached
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-14s %s\n", $$1, $$2 }' Makefile
@@ -56,14 +59,36 @@ test-pythons: memcached ## All tests on each CPython found, in .venv-3.xx
 	    fi; \
 	done
 
-sanitize: memcached ## The compiled core's tests under gcc's address and undefined-behaviour sanitizers
+test-sanitize: memcached ## The compiled core's tests under gcc's address and undefined-behaviour sanitizers
 	@$(MAKE) --no-print-directory VENV=.venv-sanitize .venv-sanitize/.base
 	@CYMEMCACHE_BUILD_EXT=1 CYMEMCACHE_SANITIZE=address,undefined .venv-sanitize/bin/python -m pip \
 	    --disable-pip-version-check --quiet install --no-build-isolation '.[test]'
 	LD_PRELOAD=$$(gcc -print-file-name=libasan.so) ASAN_OPTIONS=detect_leaks=0 \
 	    UBSAN_OPTIONS=halt_on_error=1 CYMEMCACHE_IMPL=c \
 	    .venv-sanitize/bin/python -m pytest $(addprefix --ignore=tests/,$(NOT_SANITIZED)) \
-	    -k "not gevent" $(ARGS)
+	    -k "not gevent and not greenlets" $(ARGS)
+
+chaos: memcached $(VENV)/.dev ## Random commands through a faulty network, interrupted (SECONDS=60)
+	PYTHONPATH=tests $(PY) -m faults $(SECONDS)
+
+test-memory: memcached $(VENV)/.dev ## No growth over two million commands, on both implementations
+	CYMEMCACHE_IMPL=c PYTHONPATH=tests $(PY) -m faults.memory $(ARGS)
+	CYMEMCACHE_IMPL=python PYTHONPATH=tests $(PY) -m faults.memory $(ARGS)
+
+fuzz: ## Parsers, encoders and hash under atheris and clang's address sanitizer (SECONDS=60)
+	@.ci/need clang
+	@$(MAKE) --no-print-directory VENV=.venv-fuzz .venv-fuzz/.base
+	@CC=clang LDSHARED="clang -shared" CYMEMCACHE_BUILD_EXT=1 \
+	    CYMEMCACHE_SANITIZE=address,fuzzer-no-link .venv-fuzz/bin/python -m pip \
+	    --disable-pip-version-check --quiet install --no-build-isolation '.[fuzz]'
+	@set -e; runtime=$$(.venv-fuzz/bin/python -c 'import atheris; print(atheris.path())'); \
+	for target in $(FUZZ_TARGETS); do \
+	    echo "== $$target"; mkdir -p build/fuzz/$$target; \
+	    LD_PRELOAD=$$runtime/asan_with_fuzzer.so ASAN_OPTIONS=detect_leaks=0 PYTHONPATH=tests \
+	        .venv-fuzz/bin/python -m fuzzing $$target -max_total_time=$(FUZZ_SECONDS) \
+	        -max_len=400 -print_final_stats=1 -verbosity=0 -artifact_prefix=build/fuzz/ $(ARGS) \
+	        build/fuzz/$$target tests/fuzzing/corpus/$${target%_compiled}; \
+	done
 
 lint: $(VENV)/.dev ## Formatting, lint, types, workflows
 	$(BIN)/ruff format --check .

@@ -112,6 +112,6 @@ SWITCH = build_switch()
 setup(
     ext_modules=[] if SWITCH == "0" else extensions(optional=SWITCH == ""),
     cmdclass={"build_ext": BuildExt},
-    # Objects of the two kinds must not be taken for each other.
-    options={"build": {"build_base": "build/sanitized" if SANITIZERS else "build"}},
+    # Objects of different kinds must not be taken for each other.
+    options={"build": {"build_base": f"build/{SANITIZERS}" if SANITIZERS else "build"}},
 )

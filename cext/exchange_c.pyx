@@ -168,9 +168,11 @@ cdef class PlainExchange:
     def discard(self):
         """Close after a failure: noreply commands not acknowledged may be lost."""
         cdef Py_ssize_t lost = self.unacknowledged
-        self.close()
-        if lost and self.forks == cymc_forks:
-            self.record.report_lost(lost)
+        try:
+            self.close()
+        finally:  # an interruption of closing loses none of the count
+            if lost and self.forks == cymc_forks:
+                self.record.report_lost(lost)
 
     def release(self):
         """Leave the socket to another exchange; this one is of no use any more."""
@@ -181,9 +183,11 @@ cdef class PlainExchange:
         # An interruption can lose a connection between two statements of its holder.
         cdef Py_ssize_t lost = self.unacknowledged
         if self.sock is not None:
-            self.close()
-            if lost and self.forks == cymc_forks:
-                self.record.count_lost(lost)
+            try:
+                self.close()
+            finally:
+                if lost and self.forks == cymc_forks:
+                    self.record.count_lost(lost)
 
     @property
     def used_at_seconds(self):

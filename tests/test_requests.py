@@ -9,13 +9,14 @@ import mmap
 import subprocess
 import sys
 import textwrap
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from commands_read import NotACommand, commands_in
 from cymemcache import MemcacheIllegalInputError
 from cymemcache.core import requests_c, requests_py
 from wire import LONG_KEY, TOO_LONG_KEY
@@ -24,43 +25,6 @@ TWINS = {"c": requests_c.Requests, "python": requests_py.Requests}
 INT32 = (-(1 << 31), (1 << 31) - 1)
 UINT32 = (1 << 32) - 1
 UINT64 = (1 << 64) - 1
-
-
-# -- what memcached makes of bytes -----------------------------------------------------------------
-
-
-class NotACommand(Exception):
-    """The server would answer this with an error, or wait for more."""
-
-
-def commands_in(stream: bytes) -> Iterator[list[bytes]]:
-    """The commands that memcached reads in `stream`: their words, a value as the last one."""
-    at = 0
-    while at < len(stream):
-        end = stream.find(b"\n", at)
-        if end < 0:
-            raise NotACommand(stream[at:])
-        line = stream[at:end].removesuffix(b"\r")
-        words = [word for word in line.split(b" ") if word]
-        at = end + 1
-        if not words:
-            raise NotACommand(line)
-        if words[0] in (b"set", b"add", b"replace", b"append", b"prepend", b"cas"):
-            verb, key, *numbers = words
-            silent = numbers[-1:] == [b"noreply"]
-            numbers = numbers[: len(numbers) - silent]
-            if len(numbers) != (4 if verb == b"cas" else 3) or len(key) > 250:
-                raise NotACommand(line)
-            flags, exptime, size, *cas = map(int, numbers)
-            # What it parses them into; beyond, it reads the value as commands.
-            legal = 0 <= flags <= UINT32 and INT32[0] <= exptime <= INT32[1]
-            legal = legal and 0 <= size <= INT32[1] - 2 and all(0 <= one <= UINT64 for one in cas)
-            value = stream[at : at + size]
-            if not legal or stream[at + size : at + size + 2] != b"\r\n":
-                raise NotACommand(line)
-            at += size + 2
-            words.append(value)
-        yield words
 
 
 def test_the_model_reads_what_it_should() -> None:
@@ -630,6 +594,32 @@ def test_a_server_reads_the_commands_that_were_asked_for_and_no_others(
                 assert verbs == {args[0]}
             else:
                 assert verbs == {b"config" if method == "config_get" else method.encode()}
+
+
+class Lying(bytes):
+    """Says of itself what is not so."""
+
+    def __len__(self) -> int:
+        return 1
+
+    def __bytes__(self) -> bytes:
+        return b"another"
+
+    def split(self, *_: Any) -> Any:
+        return [b"word"]
+
+    def strip(self, *_: Any) -> Any:
+        return self
+
+
+@pytest.mark.parametrize("twin", TWINS.values(), ids=list(TWINS))
+def test_arguments_are_taken_for_what_they_hold(twin: type) -> None:
+    requests = twin()
+    assert requests.authenticate(Lying(b"ada"), Lying(b"x")) == b"set auth 0 0 5\r\nada x\r\n"
+    assert requests.stats(Lying(b"items")) == b"stats items\r\n"
+    for method, args in [("stats", ()), ("slabs", ()), ("authenticate", (b"password",))]:
+        with pytest.raises(MemcacheIllegalInputError):
+            getattr(requests, method)(Lying(b"a\r\nget b"), *args)
 
 
 # -- memory ----------------------------------------------------------------------------------------

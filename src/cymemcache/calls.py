@@ -15,6 +15,7 @@ from .core.replies import (
     GETS,
     GETS_MANY,
     LINE,
+    MISS,
     RAW,
     STALE,
     STATS,
@@ -152,19 +153,25 @@ class Calls:
         many = kind in (GET_MANY, GETS_MANY)
         cas = kind in (GETS, GETS_MANY)
         deserialize = self.serde.deserialize
+        missed = False
         for key, data, flags in undecoded.items:
             try:
                 value = deserialize(key, data, flags)
             except Exception:
                 if not self.ignore_exc:
                     raise
-                if not many:
-                    return default
-                fetched.pop(key, None)
-                continue
+                value = MISS
             if not many:
+                if value is MISS:
+                    return default
                 return (value, fetched[1]) if cas else value
+            # A key can be there twice, and its second value be better than its first.
+            missed = missed or value is MISS
             fetched[key] = (value, fetched[key][1]) if cas else value
+        if missed:
+            for key, found in list(fetched.items()):
+                if (found[0] if cas else found) is MISS:
+                    del fetched[key]
         return fetched
 
     def _tell(self, error: BaseException, connection: Any) -> None:

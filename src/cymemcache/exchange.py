@@ -137,9 +137,11 @@ class AnyExchange:
     def discard(self) -> None:
         """Close after a failure: noreply commands not acknowledged may be lost."""
         lost = self.unacknowledged
-        self.close()
-        if lost and not self.forked():
-            self._record.report_lost(lost)
+        try:
+            self.close()
+        finally:  # an interruption of closing loses none of the count
+            if lost and not self.forked():
+                self._record.report_lost(lost)
 
     def release(self) -> None:
         """Leave the socket to another exchange; this one is of no use any more."""
@@ -149,9 +151,11 @@ class AnyExchange:
         # An interruption can lose a connection between two statements of its holder.
         if getattr(self, "sock", None) is not None:
             lost = self.unacknowledged
-            self.close()
-            if lost and not self.forked():
-                self._record.count_lost(lost)
+            try:
+                self.close()
+            finally:
+                if lost and not self.forked():
+                    self._record.count_lost(lost)
 
     def forked(self) -> bool:
         """Whether this process is a child of the one that dialled."""

@@ -344,7 +344,8 @@ _OPTIONS = {
             "serde",
             None,
             _serde,
-            "object with serialize(key, value) -> (data, flags) and deserialize(key, data, flags).",
+            "object with serialize(key, value) -> (data, flags) and deserialize(key, data, flags), "
+            "which may give serde.MISS.",
         ),
         Option(
             "serializer",

@@ -1,9 +1,10 @@
 """Serializers: how Python values become the bytes and flags that memcached stores, and back.
 
 A serde is an object with ``serialize(key, value) -> (data, flags)`` and
-``deserialize(key, data, flags) -> value``.  The flags of the stock ones say what a value was; they
-and the bytes are those of pymemcache, so that either library reads what the other wrote.  None of
-these objects keeps anything between two calls: they may be shared by threads.
+``deserialize(key, data, flags) -> value``, which may give `MISS` for what is to count as missing:
+`get` then gives its default, and `get_many` leaves the key out.  The flags of the stock ones say
+what a value was; they and the bytes are those of pymemcache, so that either library reads what the
+other wrote.  None of these objects keeps anything between two calls: they may be shared by threads.
 
 Nobody pays for what they do not use: importing this module must never import pickle, zlib, json or
 logging.  What needs one of them to exist at all (`pickle_serde`, `DEFAULT_PICKLE_VERSION` ...) is
@@ -22,6 +23,7 @@ from .core.replies import (
     FLAG_LONG,
     FLAG_PICKLE,
     FLAG_TEXT,
+    MISS,
 )
 from .exceptions import MemcacheDecompressionError, MemcacheIllegalInputError
 
@@ -38,7 +40,9 @@ if TYPE_CHECKING:
             """The bytes (or str, int, buffer) to store for `value`, and its flags (0..2**32-1)."""
 
         def deserialize(self, key: Any, value: bytes, flags: int, /) -> Any:
-            """The value that was stored as the bytes `value` with `flags`."""
+            """The value that was stored as the bytes `value` with `flags`; `MISS` for none."""
+
+    from .signing import SignedSerde
 
     # Made by __getattr__ below.
     DEFAULT_PICKLE_VERSION: int
@@ -55,10 +59,12 @@ __all__ = [
     "FLAG_LONG",
     "FLAG_PICKLE",
     "FLAG_TEXT",
+    "MISS",
     "CompressedSerde",
     "JSONSerde",
     "LegacyWrappingSerde",
     "PickleSerde",
+    "SignedSerde",
     "compressed_serde",
     "get_python_memcache_serializer",
     "pickle_serde",
@@ -91,6 +97,10 @@ def __getattr__(name: str) -> Any:
         made = PickleSerde()
     elif name == "compressed_serde":
         made = CompressedSerde()
+    elif name == "SignedSerde":
+        from .signing import SignedSerde
+
+        made = SignedSerde
     else:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     # Of two threads that are first, both get the object of one.

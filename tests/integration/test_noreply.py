@@ -17,7 +17,7 @@ import pytest
 
 from cymemcache import Client, MemcacheUnexpectedCloseError, MemcacheUnknownError
 from cymemcache.testing import Answer, Close, EmbeddedServer
-from exchanges import open_sockets
+from exchanges import WrappedSocket, module_with, open_sockets
 from wire import MEBIBYTE, PATIENCE, Server, wait_until
 
 ERRORS = [
@@ -448,3 +448,21 @@ def test_a_batch_of_refusals_is_logged_once(
         assert client.get("k") is None
     assert client.noreply_errors == 3000
     assert len(caplog.records) <= 2
+
+
+@pytest.mark.parametrize("base", [socket.socket, WrappedSocket], ids=["plain", "any"])
+def test_commands_lost_are_counted_though_closing_is_interrupted(
+    running_memcached: Server, base: type[socket.socket]
+) -> None:
+    class Interrupted(base):  # type: ignore[misc,valid-type]
+        def close(self) -> None:
+            super().close()
+            raise KeyboardInterrupt
+
+    client = Client(running_memcached.address, socket_module=module_with(Interrupted))
+    client.set("k", "v", noreply=True)
+    connection = client._pool.take()
+    with pytest.raises(KeyboardInterrupt):
+        connection.discard()
+    assert client.noreply_lost == 1
+    connection.release()

@@ -90,6 +90,11 @@ def serde_data_error(data: Any) -> TypeError:
     )
 
 
+def exact(data: bytes) -> bytes:
+    """The bytes themselves, where a subclass may say other things of them than they are."""
+    return data if type(data) is bytes else b"".join((data,))
+
+
 def tokens(verb: bytes, args: tuple[Any, ...]) -> bytes:
     """A request of `verb` and words, for the commands that nobody is in a hurry for."""
     parts = [verb]
@@ -97,7 +102,7 @@ def tokens(verb: bytes, args: tuple[Any, ...]) -> bytes:
         if isinstance(arg, bool) or not isinstance(arg, (str, bytes, int)):
             raise TypeError(f"argument must be str, bytes or int, not {type(arg).__name__}")
         try:
-            text = bytes(arg) if isinstance(arg, bytes) else str(arg).encode("utf-8")
+            text = exact(arg) if isinstance(arg, bytes) else str.encode(str(arg), "utf-8")
         except UnicodeEncodeError:
             raise MemcacheIllegalInputError(
                 f"argument cannot be encoded as UTF-8: {shown(arg)}"
@@ -130,12 +135,12 @@ def authentication(username: Any, password: Any) -> bytes:
     for name, value in (("username", username), ("password", password)):
         if isinstance(value, str):
             try:
-                value = value.encode("utf-8")
+                value = str.encode(value, "utf-8")
             except UnicodeEncodeError:  # its text would show what must stay secret
                 raise MemcacheIllegalInputError(f"{name} cannot be encoded as UTF-8") from None
         elif not isinstance(value, bytes):
             raise TypeError(f"{name} must be str or bytes, not {type(value).__name__}")
-        credentials.append(value)
+        credentials.append(exact(value))
     user, secret = credentials
     if b"\x00" in user or len(user.split()) != 1 or user.strip() != user:
         raise MemcacheIllegalInputError("username must be one word")

@@ -34,6 +34,7 @@ class _Mark:
 
 NEED_DATA = _Mark("NEED_DATA")  # of a parser: the reply is not complete yet
 STALE = _Mark("STALE")  # of an exchange: the connection is of no use, nothing was sent
+MISS = _Mark("MISS")  # of a serde: this value is none, it counts as a miss
 
 NOREPLY = 0  # in the place of a kind: there is no reply
 

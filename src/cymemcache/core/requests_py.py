@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
     from typing import Any
 
+_exact = arguments.exact
 _BLANKS = b"\t\n\x0b\x0c\r \x00"
 
 
@@ -298,11 +299,6 @@ class Requests:
 
     def raw(self, command: str | bytes) -> bytes:
         return arguments.raw(command, self._unicode)
-
-
-def _exact(data: bytes) -> bytes:
-    """The bytes themselves, where a subclass may say other things of them than they are."""
-    return data if type(data) is bytes else b"".join((data,))
 
 
 def _integer(value: Any, name: str, least: int, most: int) -> int:
