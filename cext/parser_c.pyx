@@ -492,6 +492,11 @@ cdef class ReplyParser(ReplyStream):
         self.handed = -1
         if self.start == self.end and self.target is None:
             return NEED_DATA
+        if kind == K_GET and self.kind == K_NONE and self.target is None:
+            result = self.usual(request)
+            if result is not None:
+                self.end_reply()
+                return result
         # Taken back only when all went well: an exception leaves the parser unusable.
         self.broken = True
         if kind <= K_GETS_MANY:
@@ -512,13 +517,85 @@ cdef class ReplyParser(ReplyStream):
             result = self.single(kind, request)
         self.broken = False
         if result is not NEED_DATA:
-            self.kind = K_NONE
-            self.progress = 0
-            if self.start == self.end and self.exports == 0 and self.buffer != NULL:
-                give_buffer(self.buffer, self.capacity)
-                self.buffer = NULL
-                self.capacity = self.start = self.end = 0
+            self.end_reply()
         return result
+
+    cdef inline int end_reply(self) noexcept:
+        self.kind = K_NONE
+        self.progress = 0
+        if self.start == self.end and self.exports == 0 and self.buffer != NULL:
+            give_buffer(self.buffer, self.capacity)
+            self.buffer = NULL
+            self.capacity = self.start = self.end = 0
+        return 0
+
+    cdef object usual(self, bytes request):
+        """The value, where all that has come is the usual reply to the `get` of one key.
+
+        None where it is anything else, of which nothing is taken then: `fetch` does that.
+        """
+        cdef const char *text = self.buffer + self.start
+        cdef const char *asked = PyBytes_AS_STRING(request)
+        cdef Py_ssize_t arrived = self.end - self.start
+        cdef Py_ssize_t at = PyBytes_GET_SIZE(request) - 6  # "get ", CR LF: what is left is the key
+        cdef Py_ssize_t size = 0
+        cdef uint64_t flags = 0
+        cdef unsigned int digit
+        cdef Py_ssize_t digits
+        if self.decode == D_LATER or at < 1 or at > 250 or arrived < at + 17:
+            return None
+        if memcmp(asked, b"get ", 4) != 0 or memcmp(text, b"VALUE ", 6) != 0:
+            return None
+        if memcmp(text + 6, asked + 4, at) != 0 or memchr(asked + 4, 32, at) != NULL:
+            return None
+        at += 6
+        if text[at] != 32:
+            return None
+        at += 1
+        # There are 10 bytes at least from here on, as there are after any number of digits read:
+        # no more than 9 of either number.
+        digits = 0
+        while digits < 9:
+            digit = <unsigned char>text[at] - 48
+            if digit > 9:
+                break
+            flags = flags * 10 + digit
+            at += 1
+            digits += 1
+            if at >= arrived:
+                return None
+        if digits == 0 or text[at] != 32 or arrived - at < 10:
+            return None
+        at += 1
+        digits = 0
+        while digits < 5:
+            digit = <unsigned char>text[at] - 48
+            if digit > 9:
+                break
+            size = size * 10 + digit
+            at += 1
+            digits += 1
+            if at >= arrived:
+                return None
+        if digits == 0 or arrived - at != size + 9 or size > self.max_value_size:
+            return None
+        if memcmp(text + at, b"\r\n", 2) != 0:
+            return None
+        at += 2
+        if memcmp(text + at + size, b"\r\nEND\r\n", 7) != 0:
+            return None
+        if self.decode == D_RAW or flags == 0:
+            value = PyBytes_FromStringAndSize(text + at, size)
+        elif flags == F_TEXT:
+            try:
+                value = PyUnicode_DecodeUTF8(text + at, size, NULL)
+            except UnicodeDecodeError:
+                return None
+        else:
+            return None
+        self.start = self.end
+        self.scanned = 0
+        return value
 
     def answer(
         self, data, int kind, bytes request not None, object keys=None, object default=None

@@ -41,6 +41,9 @@ class Client(PlainCalls, Calls, SyncCommands):
     Options:
     """
 
+    # Every command reads it, and a slot is read faster than what is in a dict.
+    __slots__ = ("_requests",)
+
     serde: Any = ReadOnlyOption()
     connect_timeout: Any = ReadOnlyOption()
     timeout: Any = ReadOnlyOption()
