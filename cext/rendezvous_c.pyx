@@ -186,13 +186,16 @@ cdef class NodeTable:
     def partition(self, keys):
         """`keys` by their nodes: both the nodes and each node's keys as they come in `keys`.
 
-        Raises `ValueError` where there are keys but no nodes.
+        None where a key is a pair with a server key, which a table does not take apart.  Raises
+        `ValueError` where there are keys but no nodes.
         """
         cdef dict result = {}
         cdef list parts = [None] * self.count
         cdef list part
         cdef Py_ssize_t i
         for key in keys:
+            if type(key) is tuple:
+                return None
             if self.count == 0:
                 raise ValueError("there are no nodes that keys could belong to")
             i = self.best(key)

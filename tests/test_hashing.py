@@ -318,3 +318,9 @@ def test_threads_get_whole_tables_while_another_one_changes_the_nodes(make, busy
     for reader in readers:
         reader.join()
     assert faults == []
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_a_table_leaves_pairs_with_a_server_key_to_the_cluster(seed: int) -> None:
+    table = hashing.RendezvousHash(["a", "b"], seed).table()
+    assert table.partition(["k", ("server", "k")]) is None

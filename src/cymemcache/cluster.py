@@ -316,19 +316,20 @@ class HashClient(ScatterGather, SyncCommands):
             del error  # it holds this frame
 
     def _partition(self, keys: list[Any]) -> tuple[list[Part], list[Any], Exception | None]:
-        if self._table is not None and not self._dead and tuple not in map(type, keys):
+        owned = None
+        if self._table is not None and not self._dead:
             table = self._table()
-            if table.nodes:
-                parts = []
-                for name, part in table.partition(keys).items():
-                    client = self.clients.get(name)
-                    known, node = self._nodes.get(name, _NOBODY)
-                    if client is None or known is not client or not node.is_up:
-                        break
-                    parts.append(Part(node, client, part))
-                else:
-                    return parts, [], None
-        return self._partition_with_care(keys)
+            owned = table.partition(keys) if table.nodes else None
+        if owned is None:
+            return self._partition_with_care(keys)
+        parts = []
+        for name, part in owned.items():
+            client = self.clients.get(name)
+            known, node = self._nodes.get(name, _NOBODY)
+            if client is None or known is not client or not node.is_up:
+                return self._partition_with_care(keys)
+            parts.append(Part(node, client, part, part))
+        return parts, [], None
 
     def _partition_with_care(
         self, keys: list[Any]
@@ -348,7 +349,7 @@ class HashClient(ScatterGather, SyncCommands):
         for name, part in owned.items():
             client, node = members.get(name, _NOBODY)
             if node is not None and (node.is_up or name in due or node.admits()):
-                parts.append(Part(node, client, part))
+                parts.append(Part(node, client, part, [plain_key(key) for key in part]))
             else:
                 for key in part:
                     self._requests.key(plain_key(key))  # bad arguments raise in any case

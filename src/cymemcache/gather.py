@@ -36,6 +36,24 @@ class Errand:
     For noreply commands `kind` is `NOREPLY` and `keys` their number.
     """
 
+    __slots__ = (
+        "_again",
+        "_awaited",
+        "_dial_steps",
+        "_dialling",
+        "_keys",
+        "_kind",
+        "_pool",
+        "_request",
+        "_slot",
+        "_until",
+        "exchange",
+        "must_wait",
+        "outcome",
+        "timeout",
+        "unreachable",
+    )
+
     def __init__(self, client: Any, request: bytes, kind: int, keys: Any = None) -> None:
         #: the result, or a `Failed`; `NEED_DATA` until then
         self.outcome: Any = NEED_DATA

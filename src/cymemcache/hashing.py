@@ -27,9 +27,10 @@ if TYPE_CHECKING:
         def choose(self, key: Any) -> str | None:
             """The node that `key` belongs to, None where there is none."""
 
-        def partition(self, keys: Iterable[Any]) -> dict[str, list[Any]]:
+        def partition(self, keys: Iterable[Any]) -> dict[str, list[Any]] | None:
             """`keys` by their nodes, both in the order in which they come in `keys`.
 
+            None where a key is a pair with a server key, which a table does not take apart.
             Raises `ValueError` where there are keys but no nodes.
             """
 
@@ -154,9 +155,11 @@ class _ScoreTable:
                 winner = node
         return winner
 
-    def partition(self, keys: Iterable[Any]) -> dict[str, list[Any]]:
+    def partition(self, keys: Iterable[Any]) -> dict[str, list[Any]] | None:
         result: dict[str, list[Any]] = {}
         for key in keys:
+            if type(key) is tuple:
+                return None
             node = self.choose(key)
             if node is None:
                 raise ValueError("there are no nodes that keys could belong to")

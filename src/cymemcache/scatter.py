@@ -62,11 +62,13 @@ class Part:
 
     __slots__ = ("client", "errand", "error", "failed", "given", "keys", "node", "result")
 
-    def __init__(self, node: Node, client: Any, given: list[Any] = _NO_KEYS) -> None:
+    def __init__(
+        self, node: Node, client: Any, given: list[Any] = _NO_KEYS, keys: list[Any] = _NO_KEYS
+    ) -> None:
         self.node = node
         self.client = client
         self.given = given
-        self.keys = [plain_key(key) for key in given] if tuple in map(type, given) else given
+        self.keys = keys
         self.errand: Errand | None = None
         self.result: Any = None
         self.failed = False
@@ -110,14 +112,14 @@ class ScatterGather:
             return getattr(client, name)(part.keys)
 
         parts, _ = self._scattered(name, keys, kind, begin, call, fetches=True)
-        if len(parts) == 1:
-            found: dict[Any, Any] = parts[0].result or {}
-            return found
-        merged: dict[Any, Any] = {}
+        found: dict[Any, Any] = {}
         for part in parts:
-            if part.result:
-                merged.update(part.result)
-        return merged
+            if not part.failed:
+                if found:
+                    found.update(part.result)
+                else:
+                    found = part.result
+        return found
 
     def _set_many(
         self,
@@ -376,7 +378,7 @@ def _has_ours(client: Any, name: str) -> bool:
 
 def _check_keys(parts: list[Part]) -> None:
     """No key may be found on two nodes: values come under the keys without their server keys."""
-    if all(part.keys is part.given for part in parts):
+    if all(part.keys is part.given for part in parts):  # none has a server key
         return
     nodes: dict[Any, Node] = {}
     for part in parts:

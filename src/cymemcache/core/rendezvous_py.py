@@ -139,14 +139,17 @@ class NodeTable:
         """The node that `key` belongs to (the object that was given), None where there is none."""
         return self.nodes[self._best(key)] if self.nodes else None
 
-    def partition(self, keys: Iterable[Any]) -> dict[str, list[Any]]:
+    def partition(self, keys: Iterable[Any]) -> dict[str, list[Any]] | None:
         """`keys` by their nodes: both the nodes and each node's keys as they come in `keys`.
 
-        Raises `ValueError` where there are keys but no nodes.
+        None where a key is a pair with a server key, which a table does not take apart.  Raises
+        `ValueError` where there are keys but no nodes.
         """
         nodes = self.nodes
         result: dict[str, list[Any]] = {}
         for key in keys:
+            if type(key) is tuple:
+                return None
             if not nodes:
                 raise ValueError("there are no nodes that keys could belong to")
             result.setdefault(nodes[self._best(key)], []).append(key)
