@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 import cymemcache
-from cymemcache import Client
+from cymemcache import Client, HashClient, PooledClient
 from wire import PATIENCE, Server
 
 README = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
@@ -48,17 +48,22 @@ def run(code: str, names: dict[str, Any]) -> int:
 
 
 def test_examples_do_what_they_say(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
-    class AtHand(Client):
-        """The examples' server is the one that the test has."""
+    def at_hand(kind: type) -> Any:
+        """Makes the examples' clients; their servers are the one that the test has."""
 
-        def __init__(self, address: Any, **options: Any) -> None:
-            if isinstance(address, str) and address.startswith("localhost"):
+        def make(address: Any, **options: Any) -> Any:
+            if isinstance(address, list):
+                address = [server.address]
+            elif isinstance(address, str) and address.startswith("localhost"):
                 address = server.address
-            super().__init__(address, timeout=options.pop("timeout", PATIENCE), **options)
-            clients.append(self)
+            clients.append(kind(address, **{"timeout": PATIENCE, **options}))
+            return clients[-1]
 
-    clients: list[Client] = []
-    monkeypatch.setattr(cymemcache, "Client", AtHand)
+        return make
+
+    clients: list[Any] = []
+    for kind in (Client, HashClient, PooledClient):
+        monkeypatch.setattr(cymemcache, kind.__name__, at_hand(kind))
     try:
         names: dict[str, Any] = {}
         compared = [run(code, names) for code in EXAMPLES]
