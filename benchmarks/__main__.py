@@ -60,12 +60,18 @@ def main() -> int:
         TimeRemainingColumn(),
         console=console,
     ) as progress:
-        task = progress.add_task("", total=sum(plan.total(name) for name in plan.workloads))
-        measure(
-            plan,
-            results,
-            lambda name, behind: progress.update(task, description=name, completed=behind),
-        )
+        total = sum(plan.total(name) for name in plan.workloads)
+        task = progress.add_task("", total=total)
+        said = ""
+
+        def tell(name: str, behind: float) -> None:
+            nonlocal said
+            progress.update(task, description=name, completed=behind)
+            if name != said and not console.is_terminal:  # a log gets a line for each workload
+                said = name
+                console.print(f"{behind / total:4.0%} {name}", highlight=False)
+
+        measure(plan, results, tell)
     _show(results, console)
     whole = not (options.only or options.clients or options.smoke)
     output = options.output or (DIRECTORY if whole else None)

@@ -81,34 +81,41 @@ def _overview(results: Results) -> Figure | None:
     workloads = [workload for workload in _OVERVIEW if workload in results.rounds]
     if not workloads:
         return None
+    # The same rows in every panel, so that a client is found where it was.
+    clients = [
+        client
+        for client in CLIENTS
+        if any(results.median(workload, client, "user") is not None for workload in workloads)
+    ]
     rows = -(-len(workloads) // 2)
-    figure = Figure(figsize=(9.5, 2.35 * rows), layout="constrained")
+    figure = Figure(figsize=(9.5, 2.6 * rows), layout="constrained")
     figure.suptitle(
         "User CPU of the client per command, in microseconds (shorter is better)",
         color=_GREY,
         fontsize=11,
     )
-    for place, workload in enumerate(workloads, 1):
-        _bars(figure.add_subplot(rows, 2, place), results, workload)
+    for place, workload in enumerate(workloads):
+        axes = figure.add_subplot(rows, 2, place + 1)
+        _bars(axes, results, workload, clients, named=place % 2 == 0)
     return figure
 
 
-def _bars(axes: Axes, results: Results, workload: str) -> None:
-    measured = {
-        client: value * 1e6
-        for client in CLIENTS
-        if (value := results.median(workload, client, "user")) is not None
-    }
+def _bars(axes: Axes, results: Results, workload: str, clients: list[str], named: bool) -> None:
+    values = [results.median(workload, client, "user") for client in clients]
     axes.set_title(_OVERVIEW[workload])
     bars = axes.barh(
-        list(measured), list(measured.values()), color=[_COLOURS[name] for name in measured]
+        range(len(clients)),
+        [(value or 0.0) * 1e6 for value in values],
+        color=[_COLOURS[name] for name in clients],
     )
-    axes.bar_label(bars, [number(value) for value in measured.values()], padding=3, color=_GREY)
+    labels = ["\u2013" if value is None else number(value * 1e6) for value in values]
+    axes.bar_label(bars, labels, padding=3, color=_GREY)
     axes.invert_yaxis()
-    axes.margins(x=0.14)
+    axes.margins(x=0.16)
     axes.xaxis.set_visible(False)
     axes.spines["bottom"].set_visible(False)
     axes.tick_params(left=False)
+    axes.set_yticks(range(len(clients)), clients if named else [""] * len(clients))
     for label in axes.get_yticklabels():
         if label.get_text().startswith(OURS):
             label.set_fontweight("bold")
@@ -144,7 +151,7 @@ def _lines(
     axes.set_yscale("log")
     axes.grid(True)
     axes.yaxis.set_major_formatter(FuncFormatter(lambda y, _: f"{y:,g}"))
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:,g}"))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:,.0f}"))
     for axis in (axes.xaxis, axes.yaxis):
         axis.set_minor_formatter(NullFormatter())
     if len(series) < 9:
