@@ -41,7 +41,7 @@ _OVERVIEW = {
 }
 _STYLE = {
     "svg.hashsalt": "cymemcache",
-    "svg.fonttype": "path",
+    "svg.fonttype": "none",
     "font.size": 9,
     "text.color": _GREY,
     "axes.labelcolor": _GREY,

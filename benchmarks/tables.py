@@ -106,9 +106,9 @@ def matrix(results: Results, heading: str, figure: str, shape: str | None = None
             continue
         best = (max if figure == "rate" else min)(rated.values())
         row = [workload]
-        for value in values.values():
+        for client, value in values.items():
             text = "" if value is None else _written(figure, value)
-            row.append(f"**{text}**" if value == best else text)
+            row.append(f"**{text}**" if rated.get(client) == best else text)
         rows.append(row)
     return Table(heading, ["", *clients], rows) if rows else None
 

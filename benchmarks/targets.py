@@ -56,6 +56,7 @@ def _four_digits(value: float, up: bool) -> str:
         return f"{value:g}"
     decimals = max(0, 3 - math.floor(math.log10(abs(value))))
     scaled = value * 10**decimals
+    scaled = round(scaled, 6)  # what floating point adds is no digit
     return f"{(math.ceil if up else math.floor)(scaled) / 10**decimals:.{decimals}f}"
 
 

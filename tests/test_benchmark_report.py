@@ -25,7 +25,7 @@ def results(**seconds: float) -> Results:
         settings={"rounds": 1},
     )
     for name, value in seconds.items():
-        found.add(GET, names[name], {"user": value, "wall": value})
+        found.add(GET, names[name], {"user": value, "system": 0.0, "wall": value})
     return found
 
 
@@ -35,11 +35,19 @@ def verdict(found: Results, target: Target) -> Verdict:
 
 def test_a_figure_is_the_median_of_the_rounds() -> None:
     found = Results()
-    for user in (9e-6, 1e-6, 2e-6):
-        found.add(GET, OURS, {"user": user})
-    assert found.median(GET, OURS, "user") == 2e-6
-    assert found.median(GET, OURS, "wall") is None
-    assert found.median(GET, PYLIBMC, "user") is None
+    for wall in (9e-6, 1e-6, 2e-6):
+        found.add(GET, OURS, {"wall": wall})
+    assert found.median(GET, OURS, "wall") == 2e-6
+    assert found.median(GET, OURS, "user") is None
+    assert found.median(GET, PYLIBMC, "wall") is None
+
+
+def test_cpu_time_divides_as_that_of_all_rounds_together() -> None:
+    found = Results()
+    for user, system in ((0.0, 4e-6), (4e-6, 0.0), (2e-6, 6e-6)):
+        found.add(GET, OURS, {"user": user, "system": system})
+    assert found.median(GET, OURS, "user") == pytest.approx(4e-6 * 6 / 16)
+    assert found.median(GET, OURS, "system") == pytest.approx(4e-6 * 10 / 16)
 
 
 def test_results_read_back_are_those_that_were_saved(tmp_path: Path) -> None:
@@ -103,7 +111,7 @@ def test_a_peer_that_took_no_time_at_all_is_not_beaten() -> None:
 def test_the_worst_work_of_the_pure_twin_stands_for_all() -> None:
     found = results(pure=5e-6, pymemcache=10e-6)
     for client, user in ((PURE, 12e-6), (PYMEMCACHE, 10e-6)):
-        found.add("incr", client, {"user": user})
+        found.add("incr", client, {"user": user, "system": 0.0})
     last = verdicts(found)[-1]
     assert last.workload == "all work (2 measured), the worst: incr"
     assert last.shown == "1.200"
@@ -118,7 +126,7 @@ def test_a_missed_target_is_called_that_in_the_table() -> None:
 
 def test_the_best_client_is_bold_and_the_floor_does_not_compete() -> None:
     found = results(ours=2e-6, pymemcache=10e-6)
-    found.add(GET, BARE, {"user": 1e-6})
+    found.add(GET, BARE, {"user": 1e-6, "system": 0.0})
     table = matrix(found, "", "user")
     assert table is not None
     assert table.columns == ["", OURS, PYMEMCACHE, BARE]
