@@ -19,7 +19,7 @@ from .clients import CLIENTS
 from .figures import Results
 from .harness import Plan, measure
 from .machine import commit, machine
-from .report import DIRECTORY, put_into_readme, write
+from .report import DIRECTORY, ENOUGH_ROUNDS, ENOUGH_SECONDS, put_into_readme, write
 from .tables import of_missing, of_targets, of_workload
 from .targets import verdicts
 from .workloads import TIMEOUT, WORKLOADS
@@ -91,9 +91,12 @@ def _options() -> argparse.Namespace:
     )
     parser.add_argument("--clients", nargs="+", choices=list(CLIENTS), metavar="CLIENT")
     parser.add_argument("--list", action="store_true", help="the names of the workloads")
-    parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--rounds", type=int, default=ENOUGH_ROUNDS)
     parser.add_argument(
-        "--seconds", type=float, default=0.3, help="of one client in one round of what has targets"
+        "--seconds",
+        type=float,
+        default=ENOUGH_SECONDS,
+        help="of one client in one round of what has targets",
     )
     parser.add_argument(
         "--free",

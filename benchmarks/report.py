@@ -19,6 +19,8 @@ DIRECTORY = Path(__file__).parent / "results"
 README = Path(__file__).resolve().parents[1] / "README.md"
 FIGURES = "figures.json"
 REPORT = "report.md"
+# Less than this leaves the division of CPU time to chance.
+ENOUGH_ROUNDS, ENOUGH_SECONDS = 9, 0.3
 
 _MARKS = ("<!-- benchmarks: written by make bench -->", "<!-- benchmarks: end -->")
 _IN_README = ("get 100 B", "get_many 100", "set_many 100", "get 1 MB", "cluster of 4, get_many 100")
@@ -78,7 +80,7 @@ def _about(results: Results) -> str:
     lines = [
         f"{machine['processor']}, {machine['processors']} processors, {machine['system']}; "
         f"Python {machine['python']}, memcached {machine['memcached']}. Commit {results.commit}. "
-        f"Medians of {results.settings['rounds']} rounds. How it was measured stands in "
+        f"{_rounds(results)} How it was measured stands in "
         "[docs/benchmarks.md](../../docs/benchmarks.md).",
         "",
         *(
@@ -88,6 +90,15 @@ def _about(results: Results) -> str:
         ),
     ]
     return "\n".join(lines)
+
+
+def _rounds(results: Results) -> str:
+    """How much was measured, and a warning where that is too little."""
+    rounds, seconds = results.settings["rounds"], results.settings["seconds"]
+    words = f"Medians of {rounds} rounds of {seconds:g} s."
+    if rounds < ENOUGH_ROUNDS or seconds < ENOUGH_SECONDS:
+        words += " **That is a quick run: its figures are too uncertain to rely on.**"
+    return words
 
 
 def put_into_readme(results: Results, readme: Path = README) -> None:
@@ -124,9 +135,9 @@ def readme_section(results: Results) -> str:
             "![User CPU per command of each client](benchmarks/results/overview.svg)",
             table.markdown(),
             f"Measured side by side on {machine['processor']}, {machine['processors']} processors, "
-            f"Python {machine['python']}, at commit {results.commit}: "
+            f"Python {machine['python']}, at commit {results.commit}. {_rounds(results)} See "
             "[all figures](benchmarks/results/report.md), "
-            "[how they were measured](docs/benchmarks.md). `make bench` does it on your machine.",
+            "[how they were measured](docs/benchmarks.md); `make bench` does it on your machine.",
         ]
     )
 

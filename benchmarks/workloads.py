@@ -91,7 +91,8 @@ class Workload:
     def items(self, namespace: str) -> Items:
         """The keys, which begin with `namespace`, and their values."""
         value = self.value
-        word = "not" if self.command == "get_miss" else "key"  # one that nobody ever stores
+        # Keys that no other workload leaves behind.
+        word = "not" if self.command in ("get_miss", "delete_many") else "key"
         return {
             f"{namespace}:{word}:{number:03}": value(number) if callable(value) else value
             for number in range(self.count)

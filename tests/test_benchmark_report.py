@@ -22,7 +22,7 @@ def results(**seconds: float) -> Results:
     found = Results(
         machine={"processor": "a", "processors": 2, "system": "b", "python": "3", "memcached": "1"},
         commit="c0ffee",
-        settings={"rounds": 1},
+        settings={"rounds": 1, "seconds": 0.1},
     )
     for name, value in seconds.items():
         found.add(GET, names[name], {"user": value, "system": 0.0, "wall": value})
@@ -159,6 +159,16 @@ def test_only_its_own_section_of_the_readme_is_replaced(tmp_path: Path) -> None:
     assert f"| {GET} | 1.00 | 10.0 (10.0 times as much) |" in once
     put_into_readme(found, readme)
     assert readme.read_text() == once
+
+
+def test_a_quick_run_says_that_it_is_one(tmp_path: Path) -> None:
+    readme = tmp_path / "README.md"
+    found = results(ours=1e-6, pymemcache=10e-6)
+    for settings, warned in (({"rounds": 9, "seconds": 0.3}, False), ({"rounds": 8}, True)):
+        found.settings |= settings
+        readme.write_text("<!-- benchmarks: written by make bench -->\n<!-- benchmarks: end -->\n")
+        put_into_readme(found, readme)
+        assert ("too uncertain to rely on" in readme.read_text()) is warned
 
 
 def test_a_readme_without_a_place_for_it_is_an_error(tmp_path: Path) -> None:
