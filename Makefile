@@ -22,6 +22,9 @@ NOT_SANITIZED := test_packaging.py typing integration/test_benchmarks.py integra
 	integration/test_memory.py integration/test_libmemcached.py
 FUZZ_TARGETS ?= parser parser_compiled requests rendezvous
 FUZZ_SECONDS = $(shell echo $$(($(SECONDS) / $(words $(FUZZ_TARGETS)))))
+# What the benchmarks compare with, each on its own: see benchmarks/clients.
+PEERS := pymemcache==4.0.0 'pylibmc>=1.6' 'python-memcached>=1.62' \
+	'python-binary-memcached>=0.31' 'meta-memcache>=4' 'meta-memcache-socket>=0.3'
 # Looked for under pyenv's versions first, then on PATH.
 PYENV := $(subst $() ,,$(addsuffix :,$(wildcard $(HOME)/.pyenv/versions/*/bin)))
 INTERPRETERS ?= python3.11 python3.12 python3.13 python3.14 python3.15
@@ -32,7 +35,7 @@ export PATH := $(PATH):/usr/sbin:/usr/local/sbin
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
 .PHONY: help demo test test-c test-python test-pythons test-sanitize test-memory \
-	chaos fuzz lint format install bench wheels clean memcached
+	chaos fuzz lint format install bench bench-smoke bench-guard wheels clean memcached
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-14s %s\n", $$1, $$2 }' Makefile
@@ -105,8 +108,18 @@ format: $(VENV)/.dev ## Rewrite the Python sources as ruff would have them
 
 install: $(VENV)/.dev ## The development environment in .venv, extension built in place
 
-bench: $(VENV)/.bench ## Measure side by side with the peers (ARGS for options)
-	$(PY) -m benchmarks $(ARGS)
+bench: ## Measure side by side with the peers, about 15 minutes (ARGS="--only get --rounds 5")
+	@.ci/need memcached
+	@$(MAKE) --no-print-directory VENV=.venv-bench .venv-bench/.bench
+	.venv-bench/bin/python -m benchmarks $(ARGS)
+
+bench-smoke: $(VENV)/.dev ## Each benchmark for a blink, with the peers that are installed
+	$(PY) -m pytest tests/integration/test_benchmarks.py $(ARGS)
+
+bench-guard: ## Instructions per command against those in the repository (ARGS=--rewrite)
+	@.ci/need valgrind
+	@$(MAKE) --no-print-directory VENV=.venv-guard .venv-guard/.guard
+	.venv-guard/bin/python -m benchmarks.guard $(ARGS)
 
 wheels: $(VENV)/.dev ## Source distribution, a wheel for this Python and the pure wheel, in dist/
 	rm -rf dist
@@ -144,9 +157,15 @@ $(VENV)/.dev: $(VENV)/.base $(SOURCES)
 	@$(INSTALL) '.[demo,dev,test]'
 	@touch $@ $(VENV)/.demo
 
+# A peer that cannot be installed is one that the benchmarks report as missing.
 $(VENV)/.bench: $(VENV)/.base $(SOURCES)
 	@echo "Building the extension, installing it with the peers to measure into $(VENV)"
-	@$(INSTALL) '.[bench,demo]'
-	@$(PIP) install 'pylibmc>=1.6' || \
-	    echo "pylibmc cannot be built here (Debian: apt-get install libmemcached-dev); going on without it"
-	@touch $@ $(VENV)/.demo
+	@.ci/need libmemcached || true
+	@$(INSTALL) '.[bench]'
+	@for peer in $(PEERS); do $(PIP) install "$$peer" || echo "going on without $$peer"; done
+	@touch $@
+
+$(VENV)/.guard: $(VENV)/.base $(SOURCES)
+	@echo "Building the extension into $(VENV)"
+	@$(INSTALL) .
+	@touch $@

@@ -1,160 +1,189 @@
-"""The measuring: one memcached, a worker process per client, rounds in which all take turns.
+"""The measuring: a process per client, rounds in which all of them take turns.
 
-A round does one workload with one client for about `seconds`; the clients take turns in rotating
-order, so that whatever else the machine does meets all of them alike.  Medians over the rounds are
-what counts.
+A round does one workload with one client for about so many seconds; the clients take turns in
+rotating order, so that whatever else the machine does meets all of them alike.
 """
 
 from __future__ import annotations
 
-import json
 import os
-import subprocess
-import sys
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
-from types import TracebackType
-from typing import Any, Self
+from dataclasses import asdict, dataclass
+from typing import Any
 
-from cymemcache.testing import MemcachedProcess
+from .clients import BARE_C, CLIENTS, POOLED
+from .figures import Results
+from .processes import Worker, WorkerFailed, footprint, import_time
+from .servers import Servers
+from .targets import AIMED_AT
+from .workloads import TIMEOUT, WORKLOADS, Setup, Workload
 
-from .clients import CLIENTS, Address
-from .workloads import KEYS, VALUE
-
-
-@dataclass
-class Measured:
-    """What was measured: seconds per command of each round, by workload and client."""
-
-    versions: dict[str, dict[str, str]] = field(default_factory=dict)
-    missing: dict[str, str] = field(default_factory=dict)
-    rounds: dict[str, dict[str, list[dict[str, float]]]] = field(default_factory=dict)
+# How much of a round's time a workload gets that no target is about.
+_LESS = 0.3
+# Rounds of what is measured on whole processes, and about how long one takes, in seconds.
+_PROCESS_ROUNDS = {"import": 15, "peak": 3, "idle": 3}
+_PROCESS_SECONDS = {"import": 0.2, "peak": 0.5, "idle": 2.0}
 
 
-class Worker:
-    """A process with one client in it."""
+@dataclass(frozen=True)
+class Plan:
+    """What is measured, and for how long; `seconds` is of one client in one round.
 
-    def __init__(self, name: str, address: Address, processor: int | None) -> None:
-        _, environment = CLIENTS[name]
-        command = [sys.executable, "-m", "benchmarks.worker", name, address[0], str(address[1])]
-        self._process = subprocess.Popen(
-            command,
-            env={**os.environ, **environment},
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        if processor is not None:
-            os.sched_setaffinity(self._process.pid, {processor})
-
-    def ask(self, question: dict[str, Any]) -> Any:
-        """The answer to `question`.  Raises `WorkerFailed` where the worker gives none."""
-        assert self._process.stdin is not None
-        try:
-            self._process.stdin.write(json.dumps(question) + "\n")
-            self._process.stdin.flush()
-        except BrokenPipeError:
-            pass  # its last words are read below
-        return self.answer()
-
-    def answer(self) -> Any:
-        assert self._process.stdout is not None
-        assert self._process.stderr is not None
-        line = self._process.stdout.readline()
-        if not line:
-            words = self._process.stderr.read().strip().splitlines()
-            raise WorkerFailed(words[-1] if words else "its worker ended without a word")
-        return json.loads(line)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self._process.kill()
-        self._process.communicate()
-
-
-class WorkerFailed(Exception):
-    """A worker could not make its client, or a result was wrong; the message says why."""
-
-
-def measure(
-    workloads: Sequence[str],
-    clients: Sequence[str],
-    rounds: int,
-    seconds: float,
-    pinned: bool,
-    progress: Callable[[str, int, int], None],
-) -> Measured:
-    """Measure `workloads` with `clients`; `progress` is told what is done of how much.
-
-    With `pinned` all processes share one processor: a client's CPU time then does not depend on
-    whether the scheduler happened to put it beside the server or away from it.
+    With `pinned`, client and server share one processor wherever there is only one thread of each:
+    a client's CPU time then does not depend on where the scheduler happened to put it.
     """
-    measured = Measured()
-    processor = max(os.sched_getaffinity(0)) if pinned else None
+
+    workloads: Sequence[str]
+    clients: Sequence[str]
+    rounds: int
+    seconds: float
+    pinned: bool = True
+    blink: bool = False  # one round, however short
+    timeout: float = TIMEOUT  # seconds that a client may take for a command
+
+    def rounds_of(self, workload: str) -> int:
+        if self.blink:
+            return 1
+        return _PROCESS_ROUNDS.get(WORKLOADS[workload].command, self.rounds)
+
+    def seconds_of(self, workload: str) -> float:
+        """About how long a client's turn takes."""
+        about = WORKLOADS[workload]
+        if about.shape == "process":
+            return _PROCESS_SECONDS[about.command]
+        return self.seconds * (1 if workload in AIMED_AT or self.blink else _LESS)
+
+    def total(self, workload: str) -> float:
+        """About how long the workload takes with all clients, in seconds."""
+        turns = len(self.clients) * (self.rounds_of(workload) + 0.5)  # calibrating costs some
+        return turns * self.seconds_of(workload)
+
+
+# Told the workload, and the seconds of the plan that are behind us.
+Progress = Callable[[str, float], None]
+
+
+def measure(plan: Plan, results: Results, progress: Progress) -> None:
+    """Measure what `plan` says into `results`."""
+    processor = max(os.sched_getaffinity(0)) if plan.pinned else None
+    everywhere = os.sched_getaffinity(0)
     with ExitStack() as stack:
-        memcached = stack.enter_context(MemcachedProcess("-t", "1"))
-        if processor is not None:
-            for thread in os.listdir(f"/proc/{memcached.pid}/task"):
-                os.sched_setaffinity(int(thread), {processor})
-        workers: dict[str, Worker] = {}
-        for name in clients:
-            worker = stack.enter_context(Worker(name, memcached.address, processor))
+        servers = stack.enter_context(Servers(processor, plan.timeout))
+        workers = _started(plan, stack, results)
+        behind = 0.0
+        for name in plan.workloads:
+            workload = WORKLOADS[name]
+            progress(name, behind)
             try:
-                measured.versions[name] = worker.answer()
-                workers[name] = worker
-            except WorkerFailed as error:
-                measured.missing[name] = str(error)
-        _fill(memcached.address)
-        for number, workload in enumerate(workloads):
-            _measure_one(workload, workers, rounds, seconds, measured)
-            progress(workload, number + 1, len(workloads))
-    return measured
+                setup = servers.setup(workload)
+            except RuntimeError as error:
+                results.missing.append(("", name, str(error)))
+            else:
+                for worker in workers.values():
+                    free = processor is None or workload.shape == "shared"
+                    worker.place(everywhere if free else {processor})
+                turns = _turns(name, workload, setup, workers, plan, results)
+                _take_turns(name, turns, plan, results, progress, behind)
+            behind += plan.total(name)
+        progress("", behind)
 
 
-def _fill(address: Address) -> None:
-    from cymemcache import Client
-
-    with Client(address) as client:
-        client.set_many(dict.fromkeys(KEYS, VALUE), noreply=False)
-
-
-def _measure_one(
-    workload: str, workers: dict[str, Worker], rounds: int, seconds: float, measured: Measured
-) -> None:
-    counts = {}
-    results: dict[str, list[dict[str, float]]] = {}
-    for name, worker in list(workers.items()):
+def _started(plan: Plan, stack: ExitStack, results: Results) -> dict[str, Worker]:
+    workers = {}
+    for name in plan.clients:
+        # Each client has keys of its own, all of one length.
+        worker = stack.enter_context(Worker(name, f"c{list(CLIENTS).index(name)}"))
         try:
-            if worker.ask({"workload": workload}) is not None:
-                counts[name] = _calibrated(worker, workload, seconds)
-                results[name] = []
+            results.versions[name] = worker.answer()
+            workers[name] = worker
         except WorkerFailed as error:
-            measured.missing[name] = f"{workload}: {error}"
-            del workers[name]
-    names = list(counts)
-    for turn in range(rounds):
-        first = turn % len(names)
-        for name in names[first:] + names[:first]:
-            count = counts[name]
-            taken = workers[name].ask({"workload": workload, "count": count})
-            results[name].append({what: taken[what] / count for what in taken})
-    measured.rounds[workload] = results
+            results.missing.append((name, "", str(error)))
+    return workers
 
 
-def _calibrated(worker: Worker, workload: str, seconds: float) -> int:
-    """How many commands take about `seconds` of wall time."""
-    count = 10
+Turn = Callable[[], dict[str, float]]
+
+
+def _turns(
+    name: str,
+    workload: Workload,
+    setup: Setup,
+    workers: dict[str, Worker],
+    plan: Plan,
+    results: Results,
+) -> dict[str, Turn]:
+    """One turn of each client that has passed its check."""
+    turns: dict[str, Turn] = {}
+    for client, worker in list(workers.items()):
+        try:
+            turn = _turn(name, workload, setup, client, worker, plan)
+            if turn is not None:
+                turns[client] = turn
+        except CannotDo as error:
+            results.missing.append((client, name, str(error)))
+        except WorkerFailed as error:
+            results.missing.append((client, name, str(error)))
+            del workers[client]
+    return turns
+
+
+class CannotDo(Exception):
+    """The client cannot do this workload, or does it wrong; the message says what happened."""
+
+
+def _turn(
+    name: str, workload: Workload, setup: Setup, client: str, worker: Worker, plan: Plan
+) -> Turn | None:
+    if workload.shape == "process":
+        if client in (BARE_C, POOLED):
+            return None
+        if workload.command == "import":
+            has = CLIENTS[client].module is not None
+            return (lambda: import_time(client)) if has else None
+        return lambda: footprint(workload.command, client, setup)
+    if "absent" in _asked(worker, {"workload": name, "setup": asdict(setup)}):
+        return None
+    # The end of a noreply round, which waits for the server, must not be most of it.
+    least = 1000 if workload.command == "set_noreply" else 1
+    count = 1 if plan.blink else _calibrated(worker, name, plan.seconds_of(name), least)
+    found: Turn = lambda: _asked(worker, {"workload": name, "count": count})  # noqa: E731
+    return found
+
+
+def _asked(worker: Worker, question: dict[str, Any]) -> dict[str, Any]:
+    answer: dict[str, Any] = worker.ask(question)
+    if "error" in answer:
+        raise CannotDo(answer["error"])
+    return answer
+
+
+def _calibrated(worker: Worker, name: str, seconds: float, count: int) -> int:
+    """How many commands take about `seconds` of wall time, `count` at the least."""
+    least = count
     while True:
-        wall = worker.ask({"workload": workload, "count": count})["wall"]
+        wall = _asked(worker, {"workload": name, "count": count})["wall"] * count
         if wall > seconds / 10 or count > 1e8:
-            return max(1, round(count * seconds / wall))
+            return max(least, round(count * seconds / wall))
         count *= 4
+
+
+def _take_turns(
+    name: str,
+    turns: dict[str, Turn],
+    plan: Plan,
+    results: Results,
+    progress: Progress,
+    behind: float,
+) -> None:
+    clients = list(turns)
+    rounds = plan.rounds_of(name)
+    for number in range(rounds):
+        first = number % len(clients) if clients else 0
+        for client in clients[first:] + clients[:first]:
+            try:
+                results.add(name, client, turns[client]())
+            except (CannotDo, WorkerFailed) as error:
+                results.missing.append((client, name, str(error)))
+                clients.remove(client)
+        progress(name, behind + plan.total(name) * (number + 1) / rounds)

@@ -1,0 +1,1 @@
+"""Instructions per command, counted by valgrind, held against those in the repository."""
