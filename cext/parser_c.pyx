@@ -159,6 +159,25 @@ cdef inline bint number_at(
     return number <= limit
 
 
+cdef inline Py_ssize_t digits_at(
+    const char *text, Py_ssize_t at, Py_ssize_t end, int most, uint64_t *out
+) noexcept nogil:
+    """Read the ASCII digits from `at` on; where they end, -1 where that is none or after `most`.
+
+    There is a byte at what is returned: it is less than `end`.
+    """
+    cdef Py_ssize_t begin = at
+    cdef unsigned int digit
+    out[0] = 0
+    while at < end and at - begin <= most:
+        digit = <unsigned char>text[at] - 48
+        if digit > 9:
+            return at if at > begin else -1
+        out[0] = out[0] * 10 + digit
+        at += 1
+    return -1
+
+
 cdef inline bint is_text(
     const char *line, Py_ssize_t length, const char *text, Py_ssize_t size
 ) noexcept nogil:
@@ -538,10 +557,7 @@ cdef class ReplyParser(ReplyStream):
         cdef const char *asked = PyBytes_AS_STRING(request)
         cdef Py_ssize_t arrived = self.end - self.start
         cdef Py_ssize_t at = PyBytes_GET_SIZE(request) - 6  # "get ", CR LF: what is left is the key
-        cdef Py_ssize_t size = 0
-        cdef uint64_t flags = 0
-        cdef unsigned int digit
-        cdef Py_ssize_t digits
+        cdef uint64_t flags, size
         if self.decode == D_LATER or at < 1 or at > 250 or arrived < at + 17:
             return None
         if memcmp(asked, b"get ", 4) != 0 or memcmp(text, b"VALUE ", 6) != 0:
@@ -551,33 +567,11 @@ cdef class ReplyParser(ReplyStream):
         at += 6
         if text[at] != 32:
             return None
-        at += 1
-        # There are 10 bytes at least from here on, as there are after any number of digits read:
-        # no more than 9 of either number.
-        digits = 0
-        while digits < 9:
-            digit = <unsigned char>text[at] - 48
-            if digit > 9:
-                break
-            flags = flags * 10 + digit
-            at += 1
-            digits += 1
-            if at >= arrived:
-                return None
-        if digits == 0 or text[at] != 32 or arrived - at < 10:
+        at = digits_at(text, at + 1, arrived, 9, &flags)
+        if at < 0 or text[at] != 32:
             return None
-        at += 1
-        digits = 0
-        while digits < 5:
-            digit = <unsigned char>text[at] - 48
-            if digit > 9:
-                break
-            size = size * 10 + digit
-            at += 1
-            digits += 1
-            if at >= arrived:
-                return None
-        if digits == 0 or arrived - at != size + 9 or size > self.max_value_size:
+        at = digits_at(text, at + 1, arrived, 5, &size)
+        if at < 0 or arrived - at != <Py_ssize_t>size + 9 or size > <uint64_t>self.max_value_size:
             return None
         if memcmp(text + at, b"\r\n", 2) != 0:
             return None
