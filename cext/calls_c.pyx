@@ -30,6 +30,7 @@ cdef class IdleConnections:
     cdef public dict _held
     cdef public dict _waiting
     cdef public dict _settling
+    cdef public dict _running
     cdef public Py_ssize_t _generation
     cdef public double _expire_at
 
@@ -37,6 +38,7 @@ cdef class IdleConnections:
         self._idle = []
         self._held = {}
         self._waiting = {}
+        self._running = {}
         self._settling = {}
 
     cdef PlainExchange taken(self):
@@ -78,7 +80,7 @@ cdef class IdleConnections:
         """What `hold` does."""
         cdef dict held = self._held
         thread = threading.get_ident()
-        if PyDict_Contains(held, thread):
+        if PyDict_Contains(held, thread) or not PyDict_Contains(self._running, thread):
             self.hold(connection)
             return 0
         PyDict_SetItem(held, thread, connection)

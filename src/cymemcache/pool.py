@@ -8,9 +8,10 @@ it comes back.  `limited.py` is the same with limits, and overrides what those m
 
 from __future__ import annotations
 
-import sys
 import threading
+from functools import partial
 from time import monotonic
+from weakref import ref
 
 from .core import IdleConnections
 from .core.replies import BARRIER_REQUEST, STALE, VERSION
@@ -27,6 +28,28 @@ if TYPE_CHECKING:
 IDLE_SECONDS = 60.0  # after which a connection that nobody used is closed
 
 
+class _Mark:
+    """What a thread has as long as it runs; a greenlet of gevent's, too, where it is patched in."""
+
+    __slots__ = ("__weakref__",)
+
+
+# By thread, each that has held a connection and has not ended.  (To ask the interpreter, with
+# sys._current_frames(), can stop the whole process: a collection in the middle of that may need a
+# thread that it keeps waiting.)
+_running: dict[int, ref[_Mark]] = {}
+_here = threading.local()
+
+
+def _is_running(thread: int) -> None:
+    """The calling thread is `thread`, and will have ended when its mark has."""
+    mark = getattr(_here, "mark", None)
+    if mark is None:
+        mark = _here.mark = _Mark()
+    # `pop` takes the dead reference for a default.
+    _running[thread] = ref(mark, partial(_running.pop, thread))
+
+
 class ConnectionPool(IdleConnections):
     """As many connections as are in use at once; the last returned is taken first."""
 
@@ -41,6 +64,7 @@ class ConnectionPool(IdleConnections):
         self._held: dict[int, Exchange] = {}
         # Who waits for a connection, and before whom nobody may take one: here nobody ever does.
         self._waiting: Entries = {}
+        self._running = _running
         self._expire_at = monotonic() + 1
         reset_in_children(self)
 
@@ -106,6 +130,8 @@ class ConnectionPool(IdleConnections):
         """Take back, for this thread, a connection with noreply commands on it."""
         held = self._held
         thread = threading.get_ident()  # looked up anew: gevent may have replaced it
+        if thread not in _running:
+            _is_running(thread)
         # A signal handler, or another greenlet of this thread, may have been here in between.
         other = held.pop(thread, None)
         held[thread] = connection
@@ -189,18 +215,9 @@ class ConnectionPool(IdleConnections):
         return False
 
     def _left_behind(self) -> Exchange | None:
-        """A connection that a thread which has ended was holding.
-
-        Only of threads that the interpreter knows: those of gevent are told apart by age alone.
-        """
-        if not self._held:
-            return None
-        # Their numbers alone: the frames, this one among them, would be kept until it is collected.
-        alive = set(sys._current_frames())
-        if threading.get_ident() not in alive:
-            return None
+        """A connection that a thread which has ended was holding."""
         for thread in list(self._held):
-            if thread not in alive:
+            if thread not in _running:
                 connection = self._held.pop(thread, None)
                 if connection is not None:
                     if connection.generation == self._generation:

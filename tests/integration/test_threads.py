@@ -6,6 +6,7 @@ is left open.  Each test runs over the compiled exchange and over the generic on
 from __future__ import annotations
 
 import random
+import subprocess
 import sys
 import threading
 import time
@@ -211,3 +212,38 @@ def test_each_thread_authenticates_its_own_connection(connect: Callable[..., Cli
         users = run(client, time.monotonic() + 0.3)
         assert [user.failure for user in users if user.failure] == []
         assert all(user.commands for user in users)
+
+
+COLLECTING = """
+import gc, socket, sys, threading, time
+from cymemcache import Client
+
+class Cycle:
+    def __init__(self):
+        self.me, self.sock = self, socket.socket()
+    def __del__(self):
+        self.sock.close()  # lets other threads run
+
+def work(number):
+    while time.monotonic() < end:
+        client.set(f"k{number}", 1)  # by default nobody waits for it: its connection is held
+        Cycle()
+        client.get("k")
+
+client = Client(sys.argv[1], timeout=20)
+end = time.monotonic() + 1
+gc.set_threshold(5)
+threads = [threading.Thread(target=work, args=(number,)) for number in range(8)]
+for thread in threads:
+    thread.start()
+for thread in threads:
+    thread.join()
+"""
+
+
+def test_garbage_may_be_collected_at_any_time(running_memcached: Server) -> None:
+    """Whatever finalizers do meanwhile, no thread waits for another that waits for it."""
+    address = "{}:{}".format(*running_memcached.address)
+    command = [sys.executable, "-c", COLLECTING, address]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=2 * PATIENCE)
+    assert (done.returncode, done.stderr) == (0, "")
