@@ -18,6 +18,7 @@ from __future__ import annotations
 import threading
 from itertools import count
 from math import inf
+from weakref import ref
 
 from .exchange import fork_count
 from .limits import Line, Slot, Slots, enter, exhausted_error
@@ -62,7 +63,13 @@ class LimitedPool(ConnectionPool):
         self.max_size = max_size or UNLIMITED
         self.idle_seconds = idle_seconds or inf
         self._wait_seconds = wait_seconds
-        self._line = Line(make_lock, self._is_available, self._is_being_settled)
+        # Weakly, so that it ends, and its connections with it, once nobody has the client any more.
+        pool = ref(self)
+        self._line = Line(
+            make_lock,
+            lambda: (own := pool()) is not None and own._is_available(),
+            lambda thread: (own := pool()) is not None and own._is_being_settled(thread),
+        )
         self._slots = Slots(self.max_size, self._line.hint)
         self._waiting = self._line.waiting
         self._settling: Entries = {}

@@ -5,6 +5,7 @@ callers that wait for one, and threads that read what they wrote, noreply or not
 from __future__ import annotations
 
 import ctypes
+import gc
 import os
 import random
 import socket
@@ -445,3 +446,17 @@ def test_an_assigned_socket_is_used(running_memcached: Server) -> None:
         assert client.get("assigned") is None
         assert client.sock is mine
         client.close()
+
+
+def test_a_client_that_nobody_has_any_more_ends_with_its_connections(
+    running_memcached: Server,
+) -> None:
+    client = PooledClient(running_memcached.address, timeout=PATIENCE)
+    gc.disable()  # it must not take the collector
+    try:
+        client.set("k", "v", noreply=False)
+        sock = client.sock
+        del client
+        assert sock.fileno() == -1
+    finally:
+        gc.enable()
