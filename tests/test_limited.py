@@ -546,7 +546,7 @@ def test_interruptions_lose_no_connection_and_forget_no_waiter(
     assert pool.used == ()
     assert not pool._waiting
     assert not pool._settling
-    pool._wait_seconds = 0
+    pool.wait_seconds = 0
     taken = [pool.take(), pool.take()]
     assert exhausted(pool)
     assert len(taken) == 2

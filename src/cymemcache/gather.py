@@ -92,11 +92,17 @@ class Errand:
         except Exception as error:
             self.outcome = Failed(error)
 
-    def start_in_line(self) -> None:
-        """The same, but wait for a free connection, which may take a while."""
+    @property
+    def wait_seconds(self) -> float:
+        """How long it may wait for a free connection."""
+        seconds: float = self._pool.wait_seconds
+        return seconds
+
+    def start_in_line(self, until: float) -> None:
+        """The same, but wait for a free connection, at most until then."""
         self.must_wait = False
         try:
-            while not self._begin(self._pool.take()):
+            while not self._begin(self._pool.take(until)):
                 pass
         except Exception as error:
             self.outcome = Failed(error)
@@ -213,11 +219,7 @@ def gather(errands: Sequence[Errand]) -> None:
         for errand in errands:
             errand.start()
         _run(errands)
-        for errand in errands:
-            # Only now, when no connection is held that another caller might be waiting for.
-            while errand.must_wait:
-                errand.start_in_line()
-                _run([errand])
+        _run_in_line([errand for errand in errands if errand.must_wait])
     except BaseException:
         for errand in errands:
             errand.give_up()
@@ -241,6 +243,25 @@ def _run(errands: Sequence[Errand]) -> None:
         under_way = [
             errand for errand in under_way if errand.outcome is NEED_DATA and not errand.must_wait
         ]
+
+
+def _run_in_line(errands: list[Errand]) -> None:
+    """The same for those that have to wait for a connection, while none is held.
+
+    The time for it is the same for all, and whoever gets a connection without waiting goes along:
+    one whose connections are all stuck must not hold up the others, nor their times add up.
+    """
+    if not errands:
+        return
+    until = monotonic() + max(errand.wait_seconds for errand in errands)
+    while errands:
+        first, *others = errands
+        first.start_in_line(until)
+        for errand in others:
+            errand.must_wait = False
+            errand.start()
+        _run(errands)
+        errands = [errand for errand in others if errand.must_wait]
 
 
 def _are_plain(waiting: Sequence[Errand]) -> bool:

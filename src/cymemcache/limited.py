@@ -18,6 +18,7 @@ from __future__ import annotations
 import threading
 from itertools import count
 from math import inf
+from time import monotonic
 from weakref import ref
 
 from .exchange import fork_count
@@ -62,7 +63,7 @@ class LimitedPool(ConnectionPool):
         super().__init__(dial)
         self.max_size = max_size or UNLIMITED
         self.idle_seconds = idle_seconds or inf
-        self._wait_seconds = wait_seconds
+        self.wait_seconds = wait_seconds
         # Weakly, so that it ends, and its connections with it, once nobody has the client any more.
         pool = ref(self)
         self._line = Line(
@@ -90,19 +91,20 @@ class LimitedPool(ConnectionPool):
 
     clear = ConnectionPool.close
 
-    def take(self) -> Exchange:
+    def take(self, until: float = inf) -> Exchange:
         """A connection for the caller alone.  Follow with `give`, `hold` or its `discard`.
 
-        Raises `RuntimeError` where none became free within `wait_seconds`.
+        Raises `RuntimeError` where none became free within `wait_seconds`, or `until` then.
         """
         while True:
             found = None if self._waiting else self._look()
-            if found is None and self._wait_seconds:
-                found = self._line.wait(self._look, self._wait_seconds)
+            if found is None and self.wait_seconds:
+                seconds = min(self.wait_seconds, until - monotonic())
+                found = self._line.wait(self._look, seconds)
             if found is None:
                 if fork_count() == self._forks:
                     raise exhausted_error(
-                        self.max_size, self._wait_seconds, "max_pool_size or pool_wait_timeout"
+                        self.max_size, self.wait_seconds, "max_pool_size or pool_wait_timeout"
                     )
                 self.reset_after_fork()  # of a fork that was made in C, of which nobody told us
                 continue

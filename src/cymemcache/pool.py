@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import threading
 from functools import partial
+from math import inf
 from time import monotonic
 from weakref import ref
 
@@ -54,6 +55,8 @@ class ConnectionPool(IdleConnections):
     """As many connections as are in use at once; the last returned is taken first."""
 
     idle_seconds = IDLE_SECONDS
+    #: that `take` waits at most: it need not
+    wait_seconds = 0.0
 
     def __init__(self, dial: Callable[[], Exchange]) -> None:
         self._dial = dial
@@ -68,7 +71,7 @@ class ConnectionPool(IdleConnections):
         self._expire_at = monotonic() + 1
         reset_in_children(self)
 
-    def take(self) -> Exchange:
+    def take(self, until: float = inf) -> Exchange:
         """A connection for the caller alone.  Follow with `give`, `hold` or its `discard`."""
         connection = self.take_idle()
         return self.dial(Slot(self._generation)) if connection is None else connection

@@ -161,7 +161,7 @@ def test_the_time_for_a_command_begins_when_it_has_its_connection(
 
 def test_the_default_wait_is_the_timeout_or_5_seconds() -> None:
     waits = [
-        PooledClient("localhost", **options)._pool._wait_seconds
+        PooledClient("localhost", **options)._pool.wait_seconds
         for options in ({}, {"timeout": 2}, {"timeout": 2, "pool_wait_timeout": 0})
     ]
     assert waits == [5, 2, 0]
