@@ -54,7 +54,8 @@ def delegating(owner: type) -> type:
     }
     source = "".join(_source(function) for function in set(functions.values()))
     made: dict[str, Any] = {}
-    exec(compile(source, __file__, "exec"), made)
+    # Not this file's name: a traceback would show lines of it that have nothing to do with them.
+    exec(compile(source, f"<{__name__}>", "exec"), made)
     for name, function in functions.items():
         if name not in vars(owner):
             method = made[function.__name__]
