@@ -263,9 +263,9 @@ def test_a_dead_node_that_leaves_is_forgotten(client: Told) -> None:
                 node.admits()
                 node.failed(ConnectionRefusedError())
     client._client_of("key")
-    assert client._dead.keys() == {"10.0.0.1:11211"}
+    assert client.hasher.nodes == ["10.0.0.2:11211"]
     client.tell(b"2\nb|10.0.0.2|11211\n")
-    assert not client._dead
+    assert client.hasher.nodes == ["10.0.0.2:11211"]
     assert names(client) == {"10.0.0.2:11211"}
 
 

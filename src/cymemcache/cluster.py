@@ -91,9 +91,8 @@ class HashClient(ScatterGather, SyncCommands):
         #: the client of each node by the node's name
         self.clients: dict[str, Any] = {}
         self._nodes: dict[str, tuple[Any, Node]] = {}
-        # Whose keys others have; they are not in the hasher.
-        self._dead: dict[str, Node] = {}
-        self._table_of_due: tuple[Any, Any, Any] = (None, None, None)
+        # Dead ones that were taken out of the hasher: others have their keys.
+        self._absent: set[str] = set()
         # Only to refuse bad keys where no node is asked.
         self._requests = Requests(bound["key_prefix"], bound["encoding"], self.allow_unicode_keys)
         self.renew_lock()
@@ -125,13 +124,15 @@ class HashClient(ScatterGather, SyncCommands):
 
     @property
     def hasher(self) -> Any:
-        """Tells which node a key belongs to; holds the nodes that are not dead."""
+        """Tells which node a key belongs to; holds all nodes but the dead ones."""
         return self._hasher
 
     @hasher.setter
     def hasher(self, hasher: Any) -> None:
-        self._hasher = hasher
-        self._table: Any = getattr(hasher, "table", None)
+        with self._lock:
+            self._hasher = hasher
+            self._table: Any = getattr(hasher, "table", None)
+            self._absent.clear()
 
     # -- the nodes ---------------------------------------------------------------------------------
 
@@ -151,15 +152,17 @@ class HashClient(ScatterGather, SyncCommands):
             return
         client = self._make_client(address)
         with self._lock:
-            self.clients[name] = client
-            self.hasher.add_node(name)
+            if name not in self.clients:  # nobody was quicker
+                self.clients[name] = client
+                self.hasher.add_node(name)
 
     def _make_client(self, address: Any) -> Any:
         if not self.use_pooling:
             return self.client_class(address, **self.default_kwargs)
-        client = PooledClient(address, **self.default_kwargs)
-        client.client_class = self.client_class
-        return client
+        pooled: Any = PooledClient
+        if self.client_class is not Client:
+            pooled = type("PooledClient", (PooledClient,), {"client_class": self.client_class})
+        return pooled(address, **self.default_kwargs)
 
     def remove_server(self, server: Any, port: int | None = None) -> None:
         """Remove the node at `server` (or at host `server` and `port`) for good.
@@ -171,10 +174,12 @@ class HashClient(ScatterGather, SyncCommands):
         with self._lock:
             if name not in self.clients:
                 raise ValueError(f"there is no node {name!r} to remove")
+            # The hasher first: at no time may it name a node that has no client.
+            if name not in self._absent:
+                self._take_out(name)
             client = self.clients.pop(name)
             self._nodes.pop(name, None)
-            if self._dead.pop(name, None) is None:
-                self.hasher.remove_node(name)
+            self._absent.discard(name)
         client.close()
 
     def _make_client_key(self, server: Any) -> str:
@@ -208,15 +213,32 @@ class HashClient(ScatterGather, SyncCommands):
     def _came_back(self, node: Node) -> None:
         node.succeeded()
         with self._lock:
-            if self._dead.pop(node.name, None) is not None:
-                self.hasher.add_node(node.name)
+            self._place_nodes()
 
-    def _bury(self) -> None:
-        """Take nodes that have died out of the hasher, under the lock."""
-        for name, (_, node) in self._nodes.items():
-            if node.state == DEAD and name not in self._dead:
-                self._dead[name] = node
-                self.hasher.remove_node(name)
+    def _place_nodes(self) -> None:
+        """Take nodes that have died out of the hasher, and put back those that may be asked.
+
+        One that is due for a probe is among these, until somebody has got its key.  Under the lock.
+        A signal handler may come in anywhere, and then the hasher is told something twice.
+        """
+        for name in self._absent.difference(self.clients):  # taken out of `clients` by hand
+            self._absent.discard(name)
+        for name in list(self.clients):
+            _, node = self._member(name)
+            if node.state != DEAD or node.is_due():
+                if name in self._absent:
+                    self.hasher.add_node(name)
+                    self._absent.discard(name)
+            elif name not in self._absent and self._take_out(name):
+                self._absent.add(name)
+
+    def _take_out(self, name: str) -> bool:
+        """Remove `name` from the hasher; False where somebody has done so by hand."""
+        try:
+            self.hasher.remove_node(name)
+        except (KeyError, ValueError):
+            return False
+        return True
 
     # -- whose key it is ---------------------------------------------------------------------------
 
@@ -228,7 +250,7 @@ class HashClient(ScatterGather, SyncCommands):
         place = key
         if type(key) is tuple:
             place, key = split_key(key)
-        if self._table is not None and not self._dead:
+        if self._table is not None and not self._absent:
             name = self._table().choose(place)
             client = self.clients.get(name)
             known, node = self._nodes.get(name, _NOBODY)
@@ -237,68 +259,38 @@ class HashClient(ScatterGather, SyncCommands):
         return self._client_with_care(place, key)
 
     def _client_with_care(self, place: Any, key: Any) -> tuple[Any, Any]:
+        self._requests.key(key)  # bad arguments raise in any case, and use up no try
         node = None
         with self._lock:
-            name = self._owner(place)
-            if name is not None:
+            self._place_nodes()
+            for _ in range(len(self.clients) + 1):  # each may turn out to be dead
+                name = self.hasher.get_node(place)
+                if name is None:
+                    break
                 client, node = self._member(name)
                 if node.is_up:
                     return client, key
-        if node is not None and node.admits():
-            return Try(self, client, node, place), key
-        self._requests.key(key)  # bad arguments raise in any case
+                if node.admits():
+                    return Try(self, client, node, place), key
+                if node.state != DEAD:
+                    break
+                self._place_nodes()  # it has died since
         if self._ignore_exc:
             return None, key
         raise _down_error(node)
 
-    def _owner(self, place: Any) -> str | None:
-        """The name of the node that `place` belongs to, under the lock."""
-        self._bury()
-        due = self._due()
-        if due:
-            (owner,) = self._owners([place], due)
-            if owner in due:
-                return owner
-        return self._owners([place], [])[0]
-
-    def _due(self) -> list[str]:
-        """The names of the dead nodes that may be probed."""
-        return [name for name, node in self._dead.items() if node.is_due()]
-
-    def _owners(self, places: list[Any], due: list[str]) -> list[str | None]:
-        """Who would own each of `places` if the nodes that are `due` were back; under the lock."""
-        hasher = self.hasher
-        if self._table is not None and due:
-            return list(map(self._table_with(due).choose, places))
-        for name in due:
-            hasher.add_node(name)
-        try:
-            return list(map(hasher.get_node, places))
-        finally:
-            for name in due:
-                hasher.remove_node(name)
-
-    def _table_with(self, due: list[str]) -> Any:
-        """The hasher's table if the nodes that are `due` were back.
-
-        It is kept: nodes can be due for a while, and to make one takes its time.
-        """
-        nodes = self._table().nodes
-        if self._table_of_due[:2] != (nodes, due):
-            for name in due:
-                self.hasher.add_node(name)
-            try:
-                table = self._table()
-            finally:
-                for name in due:
-                    self.hasher.remove_node(name)
-            self._table_of_due = (nodes, due, table)
-        return self._table_of_due[2]
-
     def _get_client(self, key: Any) -> tuple[Any, Any]:
-        client, key = self._client_of(key)
+        """The client of the node that `key` belongs to, and the key without its server key."""
+        place, key = split_key(key) if type(key) is tuple else (key, key)
         self._requests.key(key)
-        return client, key
+        with self._lock:
+            self._place_nodes()
+            name = self.hasher.get_node(place)
+            if name is not None:
+                return self._member(name)[0], key
+        if self._ignore_exc:
+            return None, key
+        raise _down_error(None)
 
     def _excused(self, error: Exception, client: Any, miss: Any) -> Any:
         """`miss` where `error` is to be ignored; else raises it."""
@@ -317,7 +309,7 @@ class HashClient(ScatterGather, SyncCommands):
 
     def _partition(self, keys: list[Any]) -> tuple[list[Part], list[Any], Exception | None]:
         owned = None
-        if self._table is not None and not self._dead:
+        if self._table is not None and not self._absent:
             table = self._table()
             owned = table.partition(keys) if table.nodes else None
         if owned is None:
@@ -334,36 +326,41 @@ class HashClient(ScatterGather, SyncCommands):
     def _partition_with_care(
         self, keys: list[Any]
     ) -> tuple[list[Part], list[Any], Exception | None]:
-        with self._lock:
-            self._bury()
-            due = self._due()
-            owned = self._owned(keys, due)
-            for name in due:
-                if name in owned and not self._dead[name].admits():
-                    for owner, part in self._owned(owned.pop(name), []).items():
-                        owned.setdefault(owner, []).extend(part)
-            members = {name: self._member(name) for name in owned if name is not None}
-        parts: list[Part] = []
+        asked: dict[str, tuple[Node, Any, list[Any]]] = {}
         lost: list[Any] = []
         down: Exception | None = None
-        for name, part in owned.items():
-            client, node = members.get(name, _NOBODY)
-            if node is not None and (node.is_up or name in due or node.admits()):
-                parts.append(Part(node, client, part, [plain_key(key) for key in part]))
-            else:
-                for key in part:
-                    self._requests.key(plain_key(key))  # bad arguments raise in any case
-                lost += part
-                down = down or _down_error(node)
+        for key in keys:
+            self._requests.key(plain_key(key))  # bad arguments raise in any case, and use up no try
+        with self._lock:
+            self._place_nodes()
+            for _ in range(len(self.clients) + 1):  # each may turn out to be dead
+                owned: dict[Any, list[Any]] = {}
+                for key in keys:
+                    place = split_key(key)[0] if type(key) is tuple else key
+                    owned.setdefault(self.hasher.get_node(place), []).append(key)
+                keys = []
+                for name, part in owned.items():
+                    client, node = _NOBODY if name is None else self._member(name)
+                    if name in asked:
+                        asked[name][2].extend(part)
+                    elif node is not None and (node.is_up or node.admits()):
+                        asked[name] = (node, client, part)
+                    elif node is not None and node.state == DEAD:  # since just now
+                        keys += part
+                    else:
+                        lost += part
+                        down = down or _down_error(node)
+                if not keys:
+                    break
+                self._place_nodes()
+        if keys:
+            lost += keys
+            down = down or _down_error(None)
+        parts = [
+            Part(node, client, part, [plain_key(key) for key in part])
+            for node, client, part in asked.values()
+        ]
         return parts, lost, down
-
-    def _owned(self, keys: list[Any], due: list[str]) -> dict[Any, list[Any]]:
-        """`keys` by the nodes they belong to, if those that are `due` were back; under the lock."""
-        places = [split_key(key)[0] if type(key) is tuple else key for key in keys]
-        owned: dict[Any, list[Any]] = {}
-        for owner, key in zip(self._owners(places, due), keys, strict=True):
-            owned.setdefault(owner, []).append(key)
-        return owned
 
     # -- its life ----------------------------------------------------------------------------------
 
@@ -390,19 +387,28 @@ class HashClient(ScatterGather, SyncCommands):
 
     def __getitem__(self, key: Any) -> Any:
         client, key = self._client_of(key)
-        if client is None:
-            raise KeyError(key)
-        return client[key]
+        if client is not None:
+            try:
+                return client[key]
+            except Exception as error:
+                self._excused(error, client, None)
+        raise KeyError(key)
 
     def __setitem__(self, key: Any, value: Any) -> None:
         client, key = self._client_of(key)
         if client is not None:
-            client[key] = value
+            try:
+                client[key] = value
+            except Exception as error:
+                self._excused(error, client, None)
 
     def __delitem__(self, key: Any) -> None:
         client, key = self._client_of(key)
         if client is not None:
-            del client[key]
+            try:
+                del client[key]
+            except Exception as error:
+                self._excused(error, client, None)
 
 
 HashClient.__doc__ = f"{HashClient.__doc__}\n{_options.HASH_CLIENT.documentation()}\n"
@@ -419,6 +425,7 @@ class Try:
         self._client = client
         self._node = node
         self._place = place
+        self._before: tuple[Node, ...] = ()  # that were tried for the same command
 
     def __getattr__(self, name: str) -> Any:
         def run(*arguments: Any) -> Any:
@@ -449,8 +456,10 @@ class Try:
         if node.failures == failures:
             if failed is None or is_answer(failed):
                 self._cluster._came_back(node)
-        elif node.is_gone:
+        elif node.is_gone and node not in self._before:
             other, _ = self._cluster._client_of((self._place, arguments[0]))
+            if type(other) is Try:
+                other._before = (*self._before, node)
             if other is not None:
                 return getattr(other, name)(*arguments)
         if failed is not None:

@@ -184,6 +184,7 @@ class ScatterGather:
         done: list[Part] = []
         lost: list[Any] = []
         down: Exception | None = None
+        gone: set[Node] = set()
         while keys:
             parts, unasked, error = self._partition(keys)
             if fetches:
@@ -194,7 +195,8 @@ class ScatterGather:
             # Those of a node that was given a chance, and is not there yet, have other nodes.
             keys = []
             for part in parts:
-                if part.failed and part.node.is_gone:
+                if part.failed and part.node.is_gone and part.node not in gone:
+                    gone.add(part.node)
                     part.error = None
                     keys += part.given
                 else:
