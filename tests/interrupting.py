@@ -6,7 +6,8 @@ with what belongs to another.  `test_interruptions.py` runs it in processes of t
 HOW is ``signal`` (KeyboardInterrupt from a real signal), ``exception`` (raised by another thread)
 or ``gevent`` (a gevent.Timeout, in many greenlets); EXCHANGE is one of `exchanges.MODULES`, or
 ``gevent`` or ``patched`` for gevent's sockets as `socket_module` or after ``monkey.patch_all()``,
-or ``pooled`` for a client of one connection.
+or ``pooled`` for a client of one connection.  Where ADDRESS is several with commas between them,
+they are the nodes of a HashClient.
 It prints, as JSON, how many interruptions landed within the command, and what went wrong.
 """
 
@@ -32,7 +33,7 @@ from collections.abc import Callable, Iterator
 from types import TracebackType
 from typing import Any
 
-from cymemcache import Client, PooledClient
+from cymemcache import Client, HashClient, PooledClient
 from exchanges import MODULES, open_sockets
 from wire import PATIENCE
 
@@ -53,7 +54,7 @@ class Wrong(Exception):
 class Subject:
     """One user of the client, with keys of its own and the knowledge of what they can hold."""
 
-    def __init__(self, client: Client, name: str, number: int, choice: random.Random) -> None:
+    def __init__(self, client: Any, name: str, number: int, choice: random.Random) -> None:
         self.client = client
         self.choice = choice
         self.keys = [f"{name}-{index}" for index in range(BATCH)]
@@ -245,19 +246,22 @@ def by_gevent(subjects: list[Subject], name: str, times: int) -> int:
 
 
 @contextlib.contextmanager
-def no_descriptor_leaked(client: Client, address: tuple[str, int], most: int) -> Iterator[None]:
-    """Every socket to the server is one that the client's pool knows of, and none is left."""
+def no_descriptor_leaked(client: Any, most: int) -> Iterator[None]:
+    """Every socket to a server is one that its client's pool knows of, and none is left."""
     yield
     gc.collect()
-    pool = client._pool
-    known = {one.sock.fileno() for one in [*pool._idle, *pool._held.values()]}
-    found = connected_to(address)
-    if found != known:
-        raise Wrong(f"connections {found} are open, the pool knows of {known}")
-    if not 0 < len(known) <= most:
-        raise Wrong(f"{len(known)} connections for {most} users")
+    clients = list(client.clients.values()) if isinstance(client, HashClient) else [client]
+    for one in clients:
+        pool = one._pool
+        known = {connection.sock.fileno() for connection in [*pool._idle, *pool._held.values()]}
+        found = connected_to(one.server)
+        if found != known:
+            raise Wrong(f"connections {found} are open, the pool knows of {known}")
+        # A node of several may have been interrupted last.
+        if not (1 if client is one else 0) <= len(known) <= most:
+            raise Wrong(f"{len(known)} connections for {most} users")
     client.close()
-    if connected_to(address):
+    if any(connected_to(one.server) for one in clients):
         raise Wrong("connections are open after close()")
 
 
@@ -282,15 +286,19 @@ def main() -> None:
         from gevent import socket as module
     else:
         module = socket if exchange in ("patched", "pooled") else MODULES[exchange]
-    client = Client(server, timeout=PATIENCE, socket_module=module)
+    options: dict[str, Any] = {"timeout": PATIENCE, "socket_module": module}
     if exchange == "pooled":  # a slot that is lost is missed at once
-        client = PooledClient(server, timeout=PATIENCE, max_pool_size=1, pool_wait_timeout=0)
+        options |= {"max_pool_size": 1, "pool_wait_timeout": 0}
+    client: Any
+    if "," in server:
+        client = HashClient(server.split(","), use_pooling=exchange == "pooled", **options)
+    else:
+        client = (PooledClient if exchange == "pooled" else Client)(server, **options)
     users = GREENLETS if how == "gevent" else 1
     subjects = [Subject(client, f"{name}{n}", n + 1, choice) for n in range(users)]
-    host, _, port = server.partition(":")
     landed, wrong = 0, ""
     try:
-        with no_descriptor_leaked(client, (host, int(port)), users):
+        with no_descriptor_leaked(client, users):
             if how == "gevent":
                 landed = by_gevent(subjects, name, int(times))
             else:

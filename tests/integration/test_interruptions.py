@@ -11,18 +11,21 @@ import os
 import random
 import subprocess
 import sys
+from contextlib import ExitStack
+from typing import Any
 
 import pytest
 
+from cymemcache.testing import EmbeddedServer
 from wire import PATIENCE, Server
 
 TIMES = 1000
 
 
-def interrupted(server: Server, how: str, exchange: str, command: str) -> None:
+def interrupted(servers: list[Any], how: str, exchange: str, command: str) -> None:
     seed = str(random.randrange(1 << 32))
     print(f"seed {seed}")
-    address = "{}:{}".format(*server.address)
+    address = ",".join("{}:{}".format(*server.address) for server in servers)
     run = subprocess.run(
         [sys.executable, "-m", "interrupting", address, how, exchange, command, str(TIMES), seed],
         capture_output=True,
@@ -39,7 +42,7 @@ def interrupted(server: Server, how: str, exchange: str, command: str) -> None:
 @pytest.mark.parametrize("command", ["get", "get_many", "set_many", "incr"])
 @pytest.mark.parametrize("exchange", ["plain", "any", "pooled"])
 def test_keyboard_interrupts(running_embedded: Server, exchange: str, command: str) -> None:
-    interrupted(running_embedded, "signal", exchange, command)
+    interrupted([running_embedded], "signal", exchange, command)
 
 
 @pytest.mark.parametrize("command", ["get", "get_many", "set_many", "incr"])
@@ -47,10 +50,19 @@ def test_keyboard_interrupts(running_embedded: Server, exchange: str, command: s
 def test_exceptions_raised_by_another_thread(
     running_embedded: Server, exchange: str, command: str
 ) -> None:
-    interrupted(running_embedded, "exception", exchange, command)
+    interrupted([running_embedded], "exception", exchange, command)
 
 
 @pytest.mark.parametrize("command", ["get", "get_many", "set_many", "incr"])
 @pytest.mark.parametrize("sockets", ["gevent", "patched"])
 def test_gevent_timeouts(running_embedded: Server, sockets: str, command: str) -> None:
-    interrupted(running_embedded, "gevent", sockets, command)
+    interrupted([running_embedded], "gevent", sockets, command)
+
+
+@pytest.mark.parametrize("command", ["get", "get_many", "set_many"])
+@pytest.mark.parametrize("exchange", ["plain", "any", "pooled"])
+@pytest.mark.parametrize("how", ["signal", "exception"])
+def test_interruptions_of_a_cluster(how: str, exchange: str, command: str) -> None:
+    with ExitStack() as stack:
+        servers = [stack.enter_context(EmbeddedServer()) for _ in range(4)]
+        interrupted(servers, how, exchange, command)
