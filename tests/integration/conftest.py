@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from cymemcache import Client, PooledClient
+from cymemcache import Client, HashClient, PooledClient
 from cymemcache.testing import EmbeddedServer, MemcachedProcess
 from cymemcache.testing.process import accepts, free_port
 from exchanges import MODULES
@@ -168,3 +168,40 @@ def _need(program: str) -> str:
     if found is None:
         pytest.fail(f"{program} is not installed (Debian, Ubuntu: apt-get install {program})")
     return found
+
+
+@pytest.fixture(scope="session")
+def running_memcacheds() -> Iterator[list[Server]]:
+    """Four memcacheds that run for the whole session."""
+    with ExitStack() as stack:
+        program = _need("memcached")
+        processes = [stack.enter_context(MemcachedProcess(program=program)) for _ in range(4)]
+        yield [Server("memcached", process.address) for process in processes]
+
+
+@pytest.fixture
+def nodes(running_memcacheds: list[Server]) -> list[tuple[str, int]]:
+    """The addresses of four memcacheds, which are empty."""
+    for server in running_memcacheds:
+        server.flush()
+    return [server.address for server in running_memcacheds]
+
+
+@pytest.fixture(params=sorted(MODULES))
+def connect_all(request: pytest.FixtureRequest, patience: float) -> Iterator[Callable[..., Any]]:
+    """Makes clients of many servers over one of the two exchanges, closed with the test."""
+    clients = []
+
+    def make(addresses: Any, kind: Any = HashClient, **options: Any) -> Any:
+        options = {
+            "timeout": patience,
+            "connect_timeout": patience,
+            "socket_module": MODULES[request.param],
+            **options,
+        }
+        clients.append(kind(addresses, **options))
+        return clients[-1]
+
+    yield make
+    for client in clients:
+        client.close()
