@@ -1,0 +1,43 @@
+"""The packages that people run on pymemcache, on this one instead, which stands for it in the whole
+process: these tests run in one of their own, with those packages installed.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+
+import pytest
+
+import cymemcache
+from cymemcache.testing import MemcachedProcess
+from wire import PATIENCE
+
+cymemcache.install_as_pymemcache()
+
+
+@pytest.fixture
+def memcached() -> Iterator[MemcachedProcess]:
+    """A memcached that the test may stop, and start again at the same address."""
+    with MemcachedProcess() as process:
+        yield process
+
+
+@pytest.fixture
+def location(memcached: MemcachedProcess) -> str:
+    """Its address, as settings have it."""
+    host, port = memcached.address
+    return f"{host}:{port}"
+
+
+@pytest.fixture
+def eventually() -> Callable[[Callable[[], object]], None]:
+    """Waits until a function gives something true."""
+
+    def wait(holds: Callable[[], object]) -> None:
+        deadline = time.monotonic() + PATIENCE
+        while not holds():
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+
+    return wait
