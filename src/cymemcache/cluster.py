@@ -419,6 +419,7 @@ class Try:
         self._client = client
         self._node = node
         self._place = place
+        self._gone = {node}  # those that this command was in vain for
 
     def __getattr__(self, name: str) -> Any:
         def run(*arguments: Any) -> Any:
@@ -451,6 +452,11 @@ class Try:
                 self._cluster._came_back(node)
         elif node.is_gone:
             other, _ = self._cluster._client_of((self._place, arguments[0]))
+            if isinstance(other, Try):
+                if other._node in self._gone:
+                    other = None  # without a `dead_timeout` it is given one chance after another
+                else:
+                    other._gone |= self._gone
             if other is not None:
                 return getattr(other, name)(*arguments)
         if failed is not None:

@@ -184,6 +184,7 @@ class ScatterGather:
         done: list[Part] = []
         lost: list[Any] = []
         down: Exception | None = None
+        gone: set[Node] = set()
         while keys:
             parts, unasked, error = self._partition(keys)
             if fetches:
@@ -191,10 +192,12 @@ class ScatterGather:
             lost += unasked
             down = down or error
             self._run(name, parts, kind, begin, call)
-            # Those of a node that was given a chance, and is not there yet, have other nodes.
+            # Those of a node that was given a chance, and is not there yet, have other nodes; but
+            # without a `dead_timeout` it would be given another chance, and another.
             keys = []
             for part in parts:
-                if part.failed and part.node.is_gone:
+                if part.failed and part.node.is_gone and part.node not in gone:
+                    gone.add(part.node)
                     part.error = None
                     keys += part.given
                 else:
