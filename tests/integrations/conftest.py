@@ -41,3 +41,9 @@ def eventually() -> Callable[[Callable[[], object]], None]:
             time.sleep(0.05)
 
     return wait
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        # Several of these packages never close the client that they have made.
+        item.add_marker(pytest.mark.filterwarnings("ignore::ResourceWarning"))
