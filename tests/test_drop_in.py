@@ -19,7 +19,14 @@ import pytest
 import cymemcache
 import cymemcache.exceptions
 import cymemcache.serde
-from cymemcache import Client, KeepaliveOpts, MemcacheClientError, MemcacheError, PooledClient
+from cymemcache import (
+    Client,
+    HashClient,
+    KeepaliveOpts,
+    MemcacheClientError,
+    MemcacheError,
+    PooledClient,
+)
 from cymemcache.addresses import normalize_server_spec
 from cymemcache.commands import Commands
 from cymemcache.testing import Answer, EmbeddedServer
@@ -266,6 +273,40 @@ def test_a_replaced_class_attribute_takes_effect(
     client = Client("localhost")  # where nobody needs to listen
     monkeypatch.setattr(Client, name, lambda self, *args, **kwargs: (self, "replaced"))
     assert CALLS[name](client) == (client, "replaced")
+
+
+class Wrapper:
+    """As tracers have them: it passes for the function, and for the bound method, that it wraps."""
+
+    def __init__(self, wrapped: Any, calls: list[str]) -> None:
+        self._wrapped = wrapped
+        self._calls = calls
+
+    def __get__(self, instance: Any, owner: type) -> Any:
+        return Wrapper(self._wrapped.__get__(instance, owner), self._calls)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._wrapped, name)
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        self._calls.append(self._wrapped.__name__)
+        return self._wrapped(*args, **kwargs)
+
+
+def test_a_cluster_calls_the_methods_of_its_nodes_that_a_tracer_has_wrapped(
+    server: EmbeddedServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: list[str] = []
+    names = ["set_many", "get_many", "gets_many", "delete_many", "stats", "version", "flush_all"]
+    for name in names:
+        monkeypatch.setattr(Client, name, Wrapper(getattr(Client, name), calls))
+    for pooling in (False, True):
+        calls.clear()
+        cluster = HashClient([server.address], use_pooling=pooling, timeout=PATIENCE)
+        for name in names:
+            CALLS[name](cluster)
+        assert calls == names
+        cluster.close()
 
 
 def test_an_instance_can_be_patched() -> None:

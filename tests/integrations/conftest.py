@@ -23,10 +23,20 @@ def memcached() -> Iterator[MemcachedProcess]:
         yield process
 
 
+@pytest.fixture(scope="session")
+def running() -> Iterator[MemcachedProcess]:
+    with MemcachedProcess() as process:
+        yield process
+
+
 @pytest.fixture
-def location(memcached: MemcachedProcess) -> str:
-    """Its address, as settings have it."""
-    host, port = memcached.address
+def location(request: pytest.FixtureRequest) -> str:
+    """The address, as settings have it, of the test's own memcached, or of an empty shared one."""
+    own = "memcached" in request.fixturenames
+    host, port = request.getfixturevalue("memcached" if own else "running").address
+    if not own:
+        with cymemcache.Client((host, port)) as client:
+            client.flush_all(noreply=False)
     return f"{host}:{port}"
 
 

@@ -90,9 +90,7 @@ def test_dogpile(
     assert other.acquire(False)
     other.release()
     eventually(lambda: region.get("key") is NO_VALUE)
-    comes_back(
-        memcached, eventually, lambda: region.set("key", 5), lambda: region.get("key") == 5
-    )
+    comes_back(memcached, eventually, lambda: region.set("key", 5), lambda: region.get("key") == 5)
 
 
 def test_oslo_cache(location: str, memcached: MemcachedProcess) -> None:
