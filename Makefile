@@ -38,7 +38,7 @@ export PATH := $(PATH):/usr/sbin:/usr/local/sbin
 	chaos fuzz lint format install bench bench-smoke bench-guard wheels clean memcached
 
 help: ## List the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-14s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-17s %s\n", $$1, $$2 }' Makefile
 	@echo "Variables: PYTHON=$(PYTHON) VENV=$(VENV) ARGS (for demo, bench and the test targets)"
 
 demo: $(VENV)/.demo ## Build, install and show the package at work (ARGS="--server HOST:PORT")
