@@ -8,10 +8,10 @@ have one client, which keeps its connections when a request is over.
 from __future__ import annotations
 
 import threading
+from functools import cached_property
 from typing import Any
 
-from django.core.cache.backends.memcached import BaseMemcachedCache  # type: ignore[import-untyped]
-from django.utils.functional import cached_property  # type: ignore[import-untyped]
+from django.core.cache.backends.memcached import BaseMemcachedCache
 
 import cymemcache
 from cymemcache.serde import pickle_serde
@@ -27,15 +27,15 @@ class CymemcacheCache(BaseMemcachedCache):  # type: ignore[misc]
     def __init__(self, server: Any, params: dict[str, Any]) -> None:
         super().__init__(server, params, library=cymemcache, value_not_found_exception=KeyError)
         self._class = cymemcache.HashClient
-        self._options = {
+        self._options: dict[str, Any] = {
             "allow_unicode_keys": True,
             "default_noreply": False,
             "serde": pickle_serde,
-            **self._options,
+            **(params.get("OPTIONS") or {}),
         }
 
     @cached_property
-    def _cache(self) -> cymemcache.HashClient:  # type: ignore[misc]
+    def _cache(self) -> cymemcache.HashClient:
         servers = list(self.client_servers)
         with _lock:
             for known, options, client in _clients:
