@@ -19,7 +19,7 @@ RUN_ONCE := $(wildcard $(addprefix tests/,test_packaging.py test_parser.py test_
 # They need development tools, and show nothing about memory; or they measure memory, which the address
 # sanitizer keeps for a while.  Nor can greenlets, which change stacks, run under it.
 NOT_SANITIZED := test_packaging.py typing integration/test_benchmarks.py integration/test_demo.py \
-	integration/test_memory.py integration/test_libmemcached.py
+	integration/test_memory.py integration/test_libmemcached.py integration/test_greenlets.py
 FUZZ_TARGETS ?= parser parser_compiled requests rendezvous
 FUZZ_SECONDS = $(shell echo $$(($(SECONDS) / $(words $(FUZZ_TARGETS)))))
 # What the benchmarks compare with, each on its own: see benchmarks/clients.
@@ -34,23 +34,30 @@ export PATH := $(PATH):/usr/sbin:/usr/local/sbin
 
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
-.PHONY: help demo test test-c test-python test-pythons test-sanitize test-memory \
+.PHONY: help demo test test-c test-python test-integrations test-pythons test-sanitize test-memory \
 	chaos fuzz lint format install bench bench-smoke bench-guard wheels clean memcached
 
 help: ## List the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-14s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-17s %s\n", $$1, $$2 }' Makefile
 	@echo "Variables: PYTHON=$(PYTHON) VENV=$(VENV) ARGS (for demo, bench and the test targets)"
 
 demo: $(VENV)/.demo ## Build, install and show the package at work (ARGS="--server HOST:PORT")
 	$(PY) -m cymemcache demo $(ARGS)
 
-test: memcached lint test-c test-python ## Formatting, lint, types, and all tests on both implementations
+test: memcached lint test-c test-python test-integrations ## Formatting, lint, types, all tests on both cores
 
 test-c: $(VENV)/.dev ## All tests on the compiled core
 	CYMEMCACHE_IMPL=c $(PY) -m pytest $(ARGS)
 
 test-python: $(VENV)/.dev ## The tests that depend on the implementation, on the pure core
 	CYMEMCACHE_IMPL=python $(PY) -m pytest $(addprefix --ignore=,$(RUN_ONCE)) $(ARGS)
+
+# In an environment of their own: some of these packages change whatever runs beside them.
+test-integrations: $(VENV)/.dev $(VENV)-integrations/.packages ## The packages that people run on pymemcache, on this one
+	CYMEMCACHE_IMPL=c PYTHONPATH=src $(VENV)-integrations/bin/python -m pytest -p no:ddtrace \
+	    tests/integrations $(ARGS)
+	CYMEMCACHE_IMPL=python PYTHONPATH=src $(VENV)-integrations/bin/python -m pytest -p no:ddtrace \
+	    tests/integrations/test_django.py tests/integrations/test_tracers.py $(ARGS)
 
 test-pythons: memcached ## All tests on each CPython found, in .venv-3.xx
 	@set -e; for name in $(INTERPRETERS); do \
@@ -156,6 +163,16 @@ $(VENV)/.dev: $(VENV)/.base $(SOURCES)
 	@echo "Building the extension, installing it with the tools and the tests' needs into $(VENV)"
 	@$(INSTALL) '.[demo,dev,test]'
 	@touch $@ $(VENV)/.demo
+
+$(VENV)-integrations/.packages: pyproject.toml
+	@.ci/need python
+	@echo "Installing the packages that tests/integrations runs into $(VENV)-integrations"
+	@$(VENV)-integrations/bin/python -c '' 2>/dev/null || $(PYTHON) -m venv --clear $(VENV)-integrations
+	@$(PY) -c 'import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["project"]["optional-dependencies"]["integrations"], sep="\n")' \
+	    > $(VENV)-integrations/requires.txt
+	@$(VENV)-integrations/bin/python -m pip --disable-pip-version-check --quiet install \
+	    --requirement $(VENV)-integrations/requires.txt
+	@touch $@
 
 # A peer that cannot be installed is one that the benchmarks report as missing.
 $(VENV)/.bench: $(VENV)/.base $(SOURCES)

@@ -1,8 +1,5 @@
-"""The drop-in promise, held against pymemcache itself: the same names, parameters, defaults and
-errors, and the habits that tracing tools and test suites rely on.
-
-What differs on purpose stands in the tables below, each with its reason; a difference that is in no
-table fails.
+"""The drop-in promise, held against pymemcache itself: the same answers and errors, and the habits
+that tracing tools and test suites rely on.  Names, parameters and defaults are in test_contract.py.
 """
 
 from __future__ import annotations
@@ -22,7 +19,14 @@ import pytest
 import cymemcache
 import cymemcache.exceptions
 import cymemcache.serde
-from cymemcache import Client, KeepaliveOpts, MemcacheClientError, MemcacheError, PooledClient
+from cymemcache import (
+    Client,
+    HashClient,
+    KeepaliveOpts,
+    MemcacheClientError,
+    MemcacheError,
+    PooledClient,
+)
 from cymemcache.addresses import normalize_server_spec
 from cymemcache.commands import Commands
 from cymemcache.testing import Answer, EmbeddedServer
@@ -35,45 +39,9 @@ METHODS = sorted(
 )
 SPECIAL = ["__getitem__", "__setitem__", "__delitem__"]
 
-# (method, parameter): why its default, or its being there, is another one than the reference's.
-DIFFERENCES: dict[tuple[str, str], str] = {
-    ("__init__", "no_delay"): "Nagle's algorithm makes a read after noreply writes wait for 40 ms",
-    ("__init__", "username"): "authentication, which the reference has not",
-    ("__init__", "password"): "authentication, which the reference has not",
-    ("__init__", "max_value_size"): "a limit that the reference has not",
-    ("__init__", "max_request_size"): "a limit that the reference has not",
-    ("check_key", "key_prefix"): "may be left out for the client's own, as in PooledClient",
-}
-
-# The same for PooledClient.
-POOLED_DIFFERENCES: dict[tuple[str, str], str] = {
-    **{key: why for key, why in DIFFERENCES.items() if key[0] == "__init__"},
-    ("__init__", "pool_wait_timeout"): "the reference does not wait",
-    ("check_key", "key_prefix"): "as in Client",
-    ("gets", "default"): "as in Client: the reference's PooledClient has forgotten it",
-    ("gets", "cas_default"): "as in Client: the reference's PooledClient has forgotten it",
-    ("raw_command", "end_tokens"): "as in Client: a str, which means the same bytes",
-}
-
 
 def parameters(function: Callable[..., Any]) -> dict[str, inspect.Parameter]:
     return dict(inspect.signature(function).parameters)
-
-
-def constructor(kind: type) -> dict[str, inspect.Parameter]:
-    return {"self": inspect.Parameter("self", inspect.Parameter.POSITIONAL_ONLY)} | parameters(kind)
-
-
-def differing(name: str, ours: dict[str, Any], theirs: dict[str, Any]) -> set[tuple[str, str]]:
-    """The parameters that are not the reference's, by name, position, kind or default."""
-    assert list(ours)[: len(theirs)] == list(theirs), name
-    found = {(name, extra) for extra in list(ours)[len(theirs) :]}
-    for parameter in list(theirs)[1:]:  # all but self
-        mine, other = ours[parameter], theirs[parameter]
-        assert mine.kind == other.kind, (name, parameter)
-        if mine.default != other.default:
-            found.add((name, parameter))
-    return found
 
 
 # -- names, parameters, defaults -------------------------------------------------------------------
@@ -89,25 +57,6 @@ def test_every_public_method_is_there() -> None:
         assert inspect.isfunction(getattr(Client, name)), name
     for name in ("set_multi", "get_multi", "gets_many", "delete_multi"):
         assert inspect.getdoc(getattr(Client, name)), name
-
-
-def test_signatures_differ_only_where_they_are_meant_to() -> None:
-    found = differing("__init__", constructor(Client), constructor(Reference))
-    for name in METHODS + SPECIAL:
-        found |= differing(
-            name, parameters(getattr(Client, name)), parameters(getattr(Reference, name))
-        )
-    assert found == DIFFERENCES.keys()
-    assert parameters(Client)["no_delay"].default is True
-
-
-def test_the_signatures_of_the_pooled_client_differ_only_where_they_are_meant_to() -> None:
-    reference = pymemcache.client.base.PooledClient
-    found = differing("__init__", constructor(PooledClient), constructor(reference))
-    for name, thing in vars(reference).items():
-        if inspect.isfunction(thing) and (not name.startswith("_") or name in SPECIAL):
-            found |= differing(name, parameters(getattr(PooledClient, name)), parameters(thing))
-    assert found == POOLED_DIFFERENCES.keys()
 
 
 def test_the_pooled_client_has_the_references_attributes_and_what_tools_read_of_its_pool() -> None:
@@ -160,17 +109,6 @@ def test_the_pooled_client_gives_the_references_results_and_uses(server: Embedde
     assert answers[0] == answers[1]
 
 
-def test_the_methods_of_the_unreleased_master_have_its_signatures() -> None:
-    def described(function: Callable[..., Any]) -> list[tuple[str, Any]]:
-        return [(name, one.default) for name, one in parameters(function).items()][1:]
-
-    empty = inspect.Parameter.empty
-    assert described(Client.gat) == [("key", empty), ("expire", 0), ("default", None)]
-    assert described(Client.gats) == [
-        ("key", empty), ("expire", 0), ("default", None), ("cas_default", None),
-    ]  # fmt: skip
-
-
 def test_full_arg_specs_show_noreply_as_rate_limiters_look_for_it() -> None:
     client = Client("localhost")
     for name in METHODS:
@@ -210,54 +148,6 @@ def test_keepalive_options_are_the_same() -> None:
     for kind in (KeepaliveOpts, pymemcache.client.base.KeepaliveOpts):
         with pytest.raises(ValueError, match="idle"):
             kind(idle=0)
-
-
-def test_every_exception_is_there_with_the_same_ancestors() -> None:
-    theirs = {
-        name: kind
-        for name, kind in vars(pymemcache.exceptions).items()
-        if inspect.isclass(kind) and issubclass(kind, Exception)
-    }
-    assert len(theirs) >= 7
-    for name, kind in theirs.items():
-        ours = getattr(cymemcache.exceptions, name)
-        assert getattr(cymemcache, name) is ours
-        assert [one.__name__ for one in ours.__mro__] == [one.__name__ for one in kind.__mro__]
-
-
-# Names of the reference's serde module: what it imports for itself is not its own.
-SERDE_NAMES = sorted(
-    name
-    for name, thing in vars(pymemcache.serde).items()
-    if not name.startswith("_")
-    and not inspect.ismodule(thing)
-    and getattr(thing, "__module__", "pymemcache.serde") in ("pymemcache.serde", "functools")
-    and name != "partial"
-)
-
-
-def test_every_name_of_the_serde_module_is_there() -> None:
-    assert {"PickleSerde", "pickle_serde", "FLAG_TEXT", "python_memcache_serializer"} <= set(
-        SERDE_NAMES
-    )
-    for name in SERDE_NAMES:
-        ours, theirs = getattr(cymemcache.serde, name), getattr(pymemcache.serde, name)
-        if isinstance(theirs, int):
-            assert ours == theirs, name
-        elif inspect.isclass(theirs):
-            positional = [
-                one for one in parameters(ours).values() if one.kind is not one.KEYWORD_ONLY
-            ]
-            assert [one.name for one in positional] == list(parameters(theirs)), name
-            for method in ("serialize", "deserialize"):
-                if hasattr(theirs, method):
-                    mine = parameters(getattr(ours, method))
-                    assert list(mine) == list(parameters(getattr(theirs, method))), name
-        elif callable(theirs):
-            # Where the reference's parameter has a default, ours means the same.
-            assert [*parameters(ours)] == [*parameters(theirs)], name
-        else:
-            assert type(ours).__name__ == type(theirs).__name__, name
 
 
 def test_the_default_serde_arguments_mean_the_same() -> None:
@@ -383,6 +273,40 @@ def test_a_replaced_class_attribute_takes_effect(
     client = Client("localhost")  # where nobody needs to listen
     monkeypatch.setattr(Client, name, lambda self, *args, **kwargs: (self, "replaced"))
     assert CALLS[name](client) == (client, "replaced")
+
+
+class Wrapper:
+    """As tracers have them: it passes for the function, and for the bound method, that it wraps."""
+
+    def __init__(self, wrapped: Any, calls: list[str]) -> None:
+        self._wrapped = wrapped
+        self._calls = calls
+
+    def __get__(self, instance: Any, owner: type) -> Any:
+        return Wrapper(self._wrapped.__get__(instance, owner), self._calls)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._wrapped, name)
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        self._calls.append(self._wrapped.__name__)
+        return self._wrapped(*args, **kwargs)
+
+
+def test_a_cluster_calls_the_methods_of_its_nodes_that_a_tracer_has_wrapped(
+    server: EmbeddedServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: list[str] = []
+    names = ["set_many", "get_many", "gets_many", "delete_many", "stats", "version", "flush_all"]
+    for name in names:
+        monkeypatch.setattr(Client, name, Wrapper(getattr(Client, name), calls))
+    for pooling in (False, True):
+        calls.clear()
+        cluster = HashClient([server.address], use_pooling=pooling, timeout=PATIENCE)
+        for name in names:
+            CALLS[name](cluster)
+        assert calls == names
+        cluster.close()
 
 
 def test_an_instance_can_be_patched() -> None:

@@ -476,3 +476,13 @@ def test_its_repr_shows_the_client() -> None:
 def test_it_can_be_copied() -> None:
     client = Broken(OSError())
     assert copy.copy(RetryingClient(client)).get("key") == ("get", "key", None)
+
+
+def test_no_delay_may_be_given_as_none() -> None:
+    assert RetryingClient(mock.Mock(), retry_delay=None)._retry_delay == 0
+
+
+def test_one_that_could_not_be_made_can_be_shown() -> None:
+    half_made = RetryingClient.__new__(RetryingClient)
+    with pytest.raises(AttributeError, match="_client"):
+        repr(half_made)

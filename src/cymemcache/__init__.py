@@ -24,6 +24,7 @@ from .options import KeepaliveOpts
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from .as_pymemcache import install_as_pymemcache
     from .cluster import HashClient
     from .discovery import AWSElastiCacheHashClient
     from .fallback import FallbackClient
@@ -36,6 +37,7 @@ else:
         "FallbackClient": "fallback",
         "HashClient": "cluster",
         "RetryingClient": "retrying",
+        "install_as_pymemcache": "as_pymemcache",
     }
 
     def __getattr__(name):
@@ -74,4 +76,5 @@ __all__ = [
     "RetryingClient",
     "__impl__",
     "__version__",
+    "install_as_pymemcache",
 ]

@@ -175,10 +175,19 @@ class Client(PlainCalls, Calls, SyncCommands):
         Raises `MemcacheIllegalInputError` where it is not legal.
         """
         if key_prefix is None or key_prefix == self.key_prefix:
-            requests = self._requests
-        else:
-            requests = Requests(key_prefix, self.encoding, self.allow_unicode_keys)
-        return requests.key(key)
+            return self._requests.key(key)
+        return Requests(key_prefix, self.encoding, self.allow_unicode_keys).key(key)
+
+
+def check_key_helper(key: Key, allow_unicode_keys: bool, key_prefix: bytes = b"") -> bytes:
+    """The key as a client with these options would send it, as bytes.
+
+    Raises `MemcacheIllegalInputError` where it is not legal.  The empty key, which no client sends,
+    is let pass.
+    """
+    if isinstance(key, (str, bytes)) and not key and not key_prefix:
+        return b""
+    return Requests(key_prefix, "ascii", allow_unicode_keys).key(key)
 
 
 Client.__doc__ = f"{Client.__doc__}\n{_options.CLIENT.documentation()}\n"

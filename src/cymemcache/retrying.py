@@ -85,12 +85,13 @@ class RetryingClient:
         self,
         client: Any,
         attempts: int = 2,
-        retry_delay: float = 0,
+        retry_delay: float | None = 0,
         retry_for: Errors = None,
         do_not_retry_for: Errors = None,
         *,
         backoff: Callable[[int], float] | None = None,
     ) -> None:
+        retry_delay = retry_delay or 0  # dogpile.cache gives None
         if attempts < 1:
             raise ValueError(f"attempts must be at least 1, not {attempts!r}")
         if not retry_delay >= 0:
@@ -122,7 +123,7 @@ class RetryingClient:
     def __getattr__(self, name: str) -> Any:
         # What Python itself asks an object for (to copy it, to unwrap it) is not the client's to
         # answer; and a copy that has no client yet would ask itself for one without end.
-        if name.startswith("__"):
+        if name.startswith("__") or name == "_client":
             raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
         attribute = getattr(self._client, name)
         if not callable(attribute) or isinstance(attribute, type):
