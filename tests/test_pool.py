@@ -123,14 +123,16 @@ def test_close_closes_the_idle_ones_now_and_those_in_use_when_they_come_back(
     assert pool.take() is dialled.made[2]
 
 
-def test_a_held_one_in_use_while_the_pool_closes_is_closed_when_it_comes_back(
+def test_a_held_one_in_use_while_the_pool_closes_is_settled_by_its_threads_next_command(
     pool: ConnectionPool, dialled: Dialled
 ) -> None:
     connection = pool.take()
     pool.close()
     pool.hold(connection)
-    assert connection.closed == 1
+    assert connection.closed == 0
     assert pool.take() is dialled.made[1]
+    assert connection.asked == [b"version\r\n"]
+    assert connection.closed == 1
 
 
 def test_close_waits_for_the_noreply_commands_of_its_thread(pool: ConnectionPool) -> None:

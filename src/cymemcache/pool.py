@@ -167,7 +167,8 @@ class ConnectionPool(IdleConnections):
         """Close all idle connections now, and those in use when they come back.
 
         The calling thread's own noreply commands are waited for, so that it reads what it wrote on
-        the next connection, too.
+        the next connection, too.  Those of another thread are waited for by its next command, and
+        their connection is closed then.
         """
         own = self._held.pop(threading.get_ident(), None)
         if own is not None:
@@ -246,12 +247,9 @@ class ConnectionPool(IdleConnections):
             else:
                 connection.close()
         for thread, connection in list(self._held.items()):
-            if connection.generation != self._generation:
-                old = self._held.pop(thread, None)
-                if old is connection:
-                    connection.close()
-                elif old is not None:  # its thread was quicker
-                    self._idle.append(old)
+            # A thread that runs would overtake its own noreply commands: it settles them itself.
+            if connection.generation != self._generation and thread not in _running:
+                self._let_go(thread, connection)
 
     def _expire(self) -> None:
         """Close what nobody has used for `idle_seconds`."""
@@ -268,11 +266,15 @@ class ConnectionPool(IdleConnections):
             connection.close()
         for thread, connection in list(self._held.items()):
             if now - connection.used_at_seconds >= self.idle_seconds:
-                expired = self._held.pop(thread, None)
-                if expired is connection:
-                    connection.close()
-                elif expired is not None:  # its thread was quicker
-                    self._idle.append(expired)
+                self._let_go(thread, connection)
+
+    def _let_go(self, thread: int, connection: Exchange) -> None:
+        """Close `connection`, where that is still what `thread` holds."""
+        held = self._held.pop(thread, None)
+        if held is connection:
+            connection.close()
+        elif held is not None and self._held.setdefault(thread, held) is not held:
+            self._idle.append(held)
 
     def reset_after_fork(self) -> None:
         """In a child process: the parent's connections are not ours to speak on."""

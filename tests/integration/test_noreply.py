@@ -11,6 +11,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -466,3 +467,19 @@ def test_commands_lost_are_counted_though_closing_is_interrupted(
         connection.discard()
     assert client.noreply_lost == 1
     connection.release()
+
+
+def test_a_close_by_another_thread_lets_no_thread_overtake_its_own_writes(
+    embedded: EmbeddedServer, connect: Callable[..., Client]
+) -> None:
+    client = connect(embedded.address)
+    with ThreadPoolExecutor(1) as writer:
+        writer.submit(client.set, "k", b"v", noreply=True).result()
+        client.close()
+        assert embedded.open_connections == 1
+        # In the same send as a barrier, which only the connection with the write can answer.
+        assert writer.submit(client.get, "k").result() == b"v"
+        wait_until(lambda: embedded.open_connections == 1)
+    connections = {number for number, line in embedded.requests if line.startswith(b"version")}
+    writes = {number for number, line in embedded.requests if line.startswith(b"set")}
+    assert connections == writes
