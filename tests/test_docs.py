@@ -12,7 +12,8 @@ from cymemcache.testing import EmbeddedServer
 
 DOCS = Path(__file__).parent.parent / "docs"
 PAGES = {
-    name: (DOCS / name).read_text("utf-8") for name in ("discovery.md", "testing.md", "wrappers.md")
+    name: (DOCS / name).read_text("utf-8")
+    for name in ("counters.md", "discovery.md", "testing.md", "wrappers.md")
 }
 EXAMPLES = [
     pytest.param(example, id=f"{name}-{number}")
@@ -25,8 +26,8 @@ EXAMPLES = [
 
 def test_the_examples_are_found() -> None:
     counts = {name: text.count("```python") for name, text in PAGES.items()}
-    assert counts == {"discovery.md": 1, "testing.md": 4, "wrappers.md": 3}
-    assert len(EXAMPLES) == 8
+    assert counts == {"counters.md": 2, "discovery.md": 1, "testing.md": 4, "wrappers.md": 3}
+    assert len(EXAMPLES) == 10
 
 
 @pytest.mark.parametrize("example", EXAMPLES)

@@ -19,6 +19,7 @@ from .calls import Calls, is_unreachable
 from .client import Client, PooledClient
 from .commands import Commands
 from .core import Requests
+from .counters import ClusterCounters, Tally
 from .delegation import delegating
 from .exceptions import MemcacheError, MemcacheIllegalInputError, MemcacheNodeDownError
 from .health import DEAD, NodeHealth
@@ -93,6 +94,9 @@ class HashClient(ScatterGather, SyncCommands):
         self._nodes: dict[str, tuple[Any, Node]] = {}
         # Whose keys others have; they are not in the hasher.
         self._dead: dict[str, Node] = {}
+        # What no node's client counts, and what the clients of removed nodes have counted.
+        self._tally = Tally("the cluster")
+        self._former: list[Tally] = [self._tally]
         self._table_of_due: tuple[Any, Any, Any] = (None, None, None)
         # Only to refuse bad keys where no node is asked.
         self._requests = Requests(bound["key_prefix"], bound["encoding"], self.allow_unicode_keys)
@@ -172,10 +176,23 @@ class HashClient(ScatterGather, SyncCommands):
             if name not in self.clients:
                 raise ValueError(f"there is no node {name!r} to remove")
             client = self.clients.pop(name)
+            if isinstance(client, Calls):
+                self._former.append(client._tally)
             self._nodes.pop(name, None)
             if self._dead.pop(name, None) is None:
                 self.hasher.remove_node(name)
         client.close()
+
+    @property
+    def counters(self) -> ClusterCounters:
+        """What the clients of all nodes have counted so far, and in `nodes` each of them."""
+        with self._lock:
+            clients = list(self.clients.items())
+            former = list(self._former)
+        nodes = {
+            name: client._tally.snapshot() for name, client in clients if isinstance(client, Calls)
+        }
+        return ClusterCounters([*nodes.values(), *(tally.snapshot() for tally in former)], nodes)
 
     def _make_client_key(self, server: Any) -> str:
         """The name of the node at an address."""
@@ -237,7 +254,7 @@ class HashClient(ScatterGather, SyncCommands):
         return self._client_with_care(place, key)
 
     def _client_with_care(self, place: Any, key: Any) -> tuple[Any, Any]:
-        node = None
+        client = node = None
         with self._lock:
             name = self._owner(place)
             if name is not None:
@@ -247,9 +264,19 @@ class HashClient(ScatterGather, SyncCommands):
         if node is not None and node.admits():
             return Try(self, client, node, place), key
         self._requests.key(key)  # bad arguments raise in any case
-        if self._ignore_exc:
-            return None, key
-        raise _down_error(node)
+        if not self._ignore_exc:
+            raise self._down(client, node)
+        self._down(client, node)
+        return None, key
+
+    def _down(self, client: Any, node: Node | None) -> MemcacheNodeDownError:
+        """The error for what `client` of `node` is not asked, counted."""
+        if node is None:
+            error = MemcacheNodeDownError("no node is left: all servers of the cluster are down")
+        else:
+            error = node.down_error()
+        (client._tally if isinstance(client, Calls) else self._tally).error(error)
+        return error
 
     def _owner(self, place: Any) -> str | None:
         """The name of the node that `place` belongs to, under the lock."""
@@ -353,7 +380,8 @@ class HashClient(ScatterGather, SyncCommands):
                 for key in part:
                     self._requests.key(plain_key(key))  # bad arguments raise in any case
                 lost += part
-                down = down or _down_error(node)
+                error = self._down(client, node)
+                down = down or error
         return parts, lost, down
 
     def _owned(self, keys: list[Any], due: list[str]) -> dict[Any, list[Any]]:
@@ -463,12 +491,6 @@ class Try:
 def is_answer(error: Exception) -> bool:
     """Whether `error` is what a server said."""
     return isinstance(error, MemcacheError) and not isinstance(error, MemcacheIllegalInputError)
-
-
-def _down_error(node: Node | None) -> MemcacheNodeDownError:
-    if node is None:
-        return MemcacheNodeDownError("no node is left: all servers of the cluster are down")
-    return node.down_error()
 
 
 def _address(server: Any, port: int | None) -> tuple[str, int] | str:

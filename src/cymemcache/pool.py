@@ -245,12 +245,12 @@ class ConnectionPool(IdleConnections):
             if now - connection.used_at_seconds < self.idle_seconds:
                 self._idle.insert(0, connection)
                 break
-            connection.close()
+            connection.expire()
         for thread, connection in list(self._held.items()):
             if now - connection.used_at_seconds >= self.idle_seconds:
                 expired = self._held.pop(thread, None)
                 if expired is connection:
-                    connection.close()
+                    connection.expire()
                 elif expired is not None:  # its thread was quicker
                     self._idle.append(expired)
 
