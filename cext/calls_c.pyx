@@ -14,13 +14,38 @@ from cpython.ref cimport Py_DECREF
 import threading
 
 from cymemcache.core.exchange_c cimport PlainExchange
-from cymemcache.core.replies import STALE as _STALE
+from cymemcache.core.replies import (
+    GET_MANY as _GET_MANY,
+    GETS as _GETS,
+    GETS_MANY as _GETS_MANY,
+    MISS as _MISS,
+    STALE as _STALE,
+)
 
 cdef extern from "Python.h":
     Py_ssize_t PyDict_GET_SIZE(object dictionary)
     void Py_SET_SIZE(object sequence, Py_ssize_t size)
 
 cdef object STALE = _STALE
+cdef object MISS = _MISS
+# Of the kinds, those up to GETS fetch one key, those up to GETS_MANY several.
+cdef int GETS = _GETS
+cdef int GETS_MANY = _GETS_MANY
+if not 1 <= _GETS < _GET_MANY < _GETS_MANY:
+    raise AssertionError("kinds of replies are numbered otherwise")
+
+
+cdef class Cells:
+    """What `counters.Tally` counts in; see there."""
+
+    cdef public Py_ssize_t commands
+    cdef public Py_ssize_t hits
+    cdef public Py_ssize_t misses
+    cdef public Py_ssize_t retries
+    cdef public Py_ssize_t reconnects
+    cdef public Py_ssize_t evicted
+    cdef public Py_ssize_t noreply_errors
+    cdef public Py_ssize_t noreply_lost
 
 
 cdef class IdleConnections:
@@ -96,10 +121,26 @@ cdef class IdleConnections:
         return 0
 
 
+cdef int count_fetched(Cells tally, list keys, dict found) except -1:
+    """What `Tally.fetched` does, and one more command."""
+    cdef Py_ssize_t asked = PyList_GET_SIZE(keys)
+    cdef Py_ssize_t hits = asked
+    cdef Py_ssize_t i
+    if PyDict_GET_SIZE(found) != asked:
+        hits = 0
+        for i in range(asked):
+            hits += PyDict_Contains(found, <object>PyList_GET_ITEM(keys, i))
+    tally.commands += 1
+    tally.hits += hits
+    tally.misses += asked - hits
+    return 0
+
+
 cdef class PlainCalls:
     """The hooks `_call` and `_send` of a client over plain sockets; see `calls.Calls`."""
 
     cdef public IdleConnections _pool
+    cdef public Cells _tally
 
     def _call(
         self,
@@ -110,38 +151,50 @@ cdef class PlainCalls:
         object convert=None,
     ):
         cdef IdleConnections pool = self._pool
+        cdef Cells tally = self._tally
         cdef PlainExchange connection
         cdef object result
-        if pool is None:
+        if pool is None or tally is None:
             raise AttributeError("_pool")
         connection = pool.taken()
         if connection is None:
             return self._call_any(kind, request, keys, default, convert)
         try:
-            result = connection.run(request, kind, keys, default)
+            result = connection.run(request, kind, keys, MISS)
         except BaseException as error:
             return self._failed(connection, error, kind, request, keys, default, convert)
         if result is STALE:
             connection.discard()
             return self._call_any(kind, request, keys, default, convert)
         pool.given(connection)
-        if (
-            type(result) is bytes
-            or result is None
-            or type(result) is dict
-            or type(result) is bool
-            or type(result) is int
-            or type(result) is str
-            or type(result) is tuple
-            or type(result) is list
-        ) and convert is None:
-            return result
-        return self._finished(kind, result, default, convert)
+        if result is MISS and kind <= GETS:
+            tally.commands += 1
+            tally.misses += 1
+            return default
+        if convert is None:
+            if type(result) is dict and kind <= GETS_MANY:
+                count_fetched(tally, keys, result)
+                return result
+            if (
+                type(result) is bytes
+                or result is None
+                or type(result) is bool
+                or type(result) is int
+                or type(result) is str
+                or type(result) is tuple
+                or type(result) is list
+            ):
+                tally.commands += 1
+                if kind <= GETS:
+                    tally.hits += 1
+                return result
+        return self._finished(kind, result, keys, default, convert)
 
     def _send(self, bytes request not None, Py_ssize_t commands, object result):
         cdef IdleConnections pool = self._pool
+        cdef Cells tally = self._tally
         cdef PlainExchange connection
-        if pool is None:
+        if pool is None or tally is None:
             raise AttributeError("_pool")
         connection = pool.taken()
         if connection is None:
@@ -154,4 +207,5 @@ cdef class PlainCalls:
             connection.discard()
             return self._send_any(request, commands, result)
         pool.keep(connection)
+        tally.commands += 1
         return result

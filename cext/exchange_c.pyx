@@ -171,8 +171,15 @@ cdef class PlainExchange:
         try:
             self.close()
         finally:  # an interruption of closing loses none of the count
-            if lost and self.forks == cymc_forks:
-                self.record.report_lost(lost)
+            if self.forks == cymc_forks:
+                self.record.disconnected()
+                if lost:
+                    self.record.report_lost(lost)
+
+    def expire(self):
+        """Close, since nobody has used it for too long."""
+        self.record.expired()
+        self.close()
 
     def release(self):
         """Leave the socket to another exchange; this one is of no use any more."""
@@ -306,6 +313,7 @@ cdef class PlainExchange:
         """Whether the connection is of no use after being idle for so many nanoseconds."""
         if 0 <= self.idle_most < idle:
             self.unacknowledged = 0  # done long ago, or nobody will ever know
+            self.record.expired()
             return True
         return idle > SECOND and not self.is_fresh()
 

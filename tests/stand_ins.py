@@ -38,6 +38,8 @@ class Connection:
         self.closed += 1
         self.slot = None
 
+    expire = close
+
     def discard(self) -> None:
         self.discarded += 1
         self.close()

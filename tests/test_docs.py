@@ -13,7 +13,7 @@ from cymemcache.testing import EmbeddedServer
 DOCS = Path(__file__).parent.parent / "docs"
 PAGES = {
     name: (DOCS / name).read_text("utf-8")
-    for name in ("cluster.md", "discovery.md", "testing.md", "wrappers.md")
+    for name in ("cluster.md", "counters.md", "discovery.md", "testing.md", "wrappers.md")
 }
 EXAMPLES = [
     pytest.param(example, id=f"{name}-{number}")
@@ -26,8 +26,14 @@ EXAMPLES = [
 
 def test_the_examples_are_found() -> None:
     counts = {name: text.count("```python") for name, text in PAGES.items()}
-    assert counts == {"cluster.md": 2, "discovery.md": 1, "testing.md": 4, "wrappers.md": 3}
-    assert len(EXAMPLES) == 10
+    assert counts == {
+        "cluster.md": 2,
+        "counters.md": 2,
+        "discovery.md": 1,
+        "testing.md": 4,
+        "wrappers.md": 3,
+    }
+    assert len(EXAMPLES) == 12
 
 
 @pytest.mark.parametrize("example", EXAMPLES)

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any, NoReturn
 
+    from .counters import Tally
     from .node import Node
     from .pool import ConnectionPool
 
@@ -44,6 +45,8 @@ if TYPE_CHECKING:
 _FORGIVEN = frozenset((GET, GETS, GET_MANY, GETS_MANY, STATS))
 # Commands that do no harm when the server executes them twice.
 _RETRIED = frozenset((GET, GETS, GET_MANY, GETS_MANY, STATS, VERSION))
+_FETCHES_OF_ONE = frozenset((GET, GETS))
+_FETCHES_OF_MANY = frozenset((GET_MANY, GETS_MANY))
 # Types of results that are not yet what the caller gets.
 _UNFINISHED = frozenset(
     (
@@ -66,6 +69,7 @@ class Calls:
     ignore_exc: bool
     serde: Any
     _pool: ConnectionPool
+    _tally: Tally
     #: Who is told when the server cannot be reached: what a cluster knows of it.
     _node: Node | None = None
 
@@ -81,17 +85,15 @@ class Calls:
         connection = None
         try:
             connection = self._pool.take()
-            result = connection.call(request, kind, keys, default)
+            result = connection.call(request, kind, keys, MISS)
             while result is STALE:
                 stale, connection = connection, None
                 connection = self._pool.replace(stale)
-                result = connection.call(request, kind, keys, default)
+                result = connection.call(request, kind, keys, MISS)
         except BaseException as error:
             return self._failed(connection, error, kind, request, keys, default, convert)
         self._pool.give(connection)
-        if convert is None and type(result) not in _UNFINISHED:
-            return result
-        return self._finished(kind, result, default, convert)
+        return self._finished(kind, result, keys, default, convert)
 
     _call_any = _call  # for the compiled way, which has a `_call` of its own
 
@@ -111,16 +113,18 @@ class Calls:
                 connection.discard()
             else:
                 ended, connection = connection, None
+                self._tally.retries += 1
                 try:
                     connection = self._pool.renew(ended)
-                    result = connection.call(request, kind, keys, default)
+                    result = connection.call(request, kind, keys, MISS)
                 except BaseException as second:
                     if connection is not None:
                         connection.discard()
                     error = second
                 else:
                     self._pool.give(connection)
-                    return self._finished(kind, result, default, convert)
+                    return self._finished(kind, result, keys, default, convert)
+        self._tally.failed(error)
         self._tell(error, connection)
         if self.ignore_exc and kind in _FORGIVEN and isinstance(error, Exception):
             return default if kind in (GET, GETS) else {}
@@ -132,39 +136,56 @@ class Calls:
             del error
 
     def _finished(
-        self, kind: int, result: Any, default: Any, convert: Callable[[Any], Any] | None
+        self,
+        kind: int,
+        result: Any,
+        keys: Any,
+        default: Any,
+        convert: Callable[[Any], Any] | None,
     ) -> Any:
-        """What the caller gets for `result`; the connection has gone back."""
-        if type(result) in _UNFINISHED and result is not default:
+        """What the caller gets for `result`, `MISS` being `default`; the connection has gone back.
+
+        A command is counted when it is known how it ends.
+        """
+        tally = self._tally
+        if type(result) in _UNFINISHED:
             if isinstance(result, MemcacheError):
+                tally.failed(result)
                 if self.ignore_exc and kind == STATS:
                     return {}
                 raise _anew(result)
             if isinstance(result, PartialFailure):
-                if not (self.ignore_exc and kind == STORE_MANY):
-                    raise _anew(result.error)
-                result = result.result
-            else:
-                result = self._deserialized(kind, result, default)
+                tally.failed(result.error)
+                if self.ignore_exc and kind == STORE_MANY:
+                    return result.result
+                raise _anew(result.error)
+            result = self._deserialized(kind, result)
+        tally.commands += 1
+        if kind in _FETCHES_OF_ONE:
+            if result is MISS:
+                tally.misses += 1
+                return default
+            tally.hits += 1
+        elif kind in _FETCHES_OF_MANY:
+            tally.fetched(keys, result)
         return result if convert is None else convert(result)
 
-    def _deserialized(self, kind: int, undecoded: Undecoded, default: Any) -> Any:
+    def _deserialized(self, kind: int, undecoded: Undecoded) -> Any:
         fetched = undecoded.result
-        many = kind in (GET_MANY, GETS_MANY)
         cas = kind in (GETS, GETS_MANY)
         deserialize = self.serde.deserialize
         missed = False
         for key, data, flags in undecoded.items:
             try:
                 value = deserialize(key, data, flags)
-            except Exception:
-                if not self.ignore_exc:
+            except BaseException as error:
+                if not (self.ignore_exc and isinstance(error, Exception)):
+                    self._tally.failed(error)
                     raise
+                self._tally.error(error)
                 value = MISS
-            if not many:
-                if value is MISS:
-                    return default
-                return (value, fetched[1]) if cas else value
+            if kind in _FETCHES_OF_ONE:
+                return (value, fetched[1]) if cas and value is not MISS else value
             # A key can be there twice, and its second value be better than its first.
             missed = missed or value is MISS
             fetched[key] = (value, fetched[key][1]) if cas else value
@@ -192,12 +213,14 @@ class Calls:
         except BaseException as error:
             self._not_sent(error, connection)
         self._pool.hold(connection)
+        self._tally.commands += 1
         return result
 
     def _not_sent(self, error: BaseException, connection: Any) -> NoReturn:
         """Noreply commands could not be sent: they count as lost."""
         if connection is not None:
             connection.discard()
+        self._tally.failed(error)
         self._tell(error, connection)
         try:
             raise error
@@ -218,10 +241,12 @@ class Calls:
             and request.count(b"\n") == 1
         ):
             return self._call(LINE, request, None, None, convert)
-        result = self._call_and_close(RAW, request, end_token)
-        if isinstance(result, MemcacheError):
-            raise _anew(result)
-        return result if convert is None else convert(result)
+        try:
+            result = self._call_and_close(RAW, request, end_token)
+        except BaseException as error:
+            self._tally.failed(error)
+            raise
+        return self._finished(RAW, result, None, None, convert)
 
     def _leave(self, request: bytes, answered: bool) -> None:
         result = None
@@ -240,10 +265,12 @@ class Calls:
                 connection.close()
         except (MemcacheUnexpectedCloseError, ConnectionError):
             pass  # that is what was asked for
+        except BaseException as error:
+            self._tally.failed(error)
+            raise
         finally:
             self._pool.close()
-        if isinstance(result, MemcacheError):
-            raise _anew(result)
+        self._finished(LINE, result, None, None, None)
 
     def _call_and_close(self, kind: int, request: bytes, keys: Any = None) -> Any:
         """Like `_call`, for a connection that is of no use afterwards."""
@@ -253,11 +280,11 @@ class Calls:
             while (result := connection.call(request, kind, keys)) is STALE:
                 connection = self._pool.replace(connection)
         except BaseException as error:
-            self._tell(error, connection)
-            raise
-        finally:
             if connection is not None:
                 connection.discard()
+            self._tell(error, connection)
+            raise
+        connection.close()
         return result
 
     def _done(self, result: Any) -> Any:

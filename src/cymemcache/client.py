@@ -10,9 +10,10 @@ from . import options as _options
 from .addresses import normalize_server_spec
 from .calls import Calls
 from .commands import Commands
-from .connection import Dialler, NoreplyRecord
+from .connection import Dialler
 from .core import PlainCalls, Requests
 from .core.replies import DECODE_STOCK, GET
+from .counters import Tally
 from .limited import LimitedPool
 from .options import ReadOnlyOption
 from .pool import ConnectionPool
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from typing import Any, Self, Unpack
 
     from .commands import Key, SyncCommands
+    from .counters import Counters
     from .exchange import Exchange
 else:
     SyncCommands = Commands
@@ -84,8 +86,8 @@ class Client(PlainCalls, Calls, SyncCommands):
             serialize_of(serde),
             decode == DECODE_STOCK,
         )
-        self._noreply = NoreplyRecord(self._address())
-        dialler = Dialler(self.server, bound, self._requests, decode, self._noreply)
+        self._tally = Tally(self._address())
+        dialler = Dialler(self.server, bound, self._requests, decode, self._tally)
         self._pool = self._pool_of(dialler.dial, bound)
         self._adopt = dialler.adopt
         self._dial_steps = dialler.steps
@@ -146,14 +148,19 @@ class Client(PlainCalls, Calls, SyncCommands):
             self._pool.adopt(self._adopt(sock))
 
     @property
+    def counters(self) -> Counters:
+        """What this client has counted so far: commands, hits, misses, errors and more."""
+        return self._tally.snapshot()
+
+    @property
     def noreply_errors(self) -> int:
         """How many noreply commands the server has answered with an error."""
-        return self._noreply.errors
+        return self._tally.snapshot().noreply_errors
 
     @property
     def noreply_lost(self) -> int:
         """How many noreply commands were not acknowledged when their connection failed."""
-        return self._noreply.lost
+        return self._tally.snapshot().noreply_lost
 
     # -- beyond the commands ---------------------------------------------------------------------
 

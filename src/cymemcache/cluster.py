@@ -19,6 +19,7 @@ from .calls import Calls, is_unreachable
 from .client import Client, PooledClient
 from .commands import Commands
 from .core import Requests
+from .counters import ClusterCounters, Tally
 from .delegation import delegating
 from .exceptions import MemcacheError, MemcacheIllegalInputError, MemcacheNodeDownError
 from .health import DEAD, NodeHealth
@@ -93,6 +94,9 @@ class HashClient(ScatterGather, SyncCommands):
         self._nodes: dict[str, tuple[Any, Node]] = {}
         # Dead ones that were taken out of the hasher: others have their keys.
         self._absent: set[str] = set()
+        # What no node's client counts, and what the clients of removed nodes have counted.
+        self._tally = Tally("the cluster")
+        self._former: list[Tally] = [self._tally]
         # Only to refuse bad keys where no node is asked.
         self._requests = Requests(bound["key_prefix"], bound["encoding"], self.allow_unicode_keys)
         self.renew_lock()
@@ -178,9 +182,22 @@ class HashClient(ScatterGather, SyncCommands):
             if name not in self._absent:
                 self._take_out(name)
             client = self.clients.pop(name)
+            if isinstance(client, Calls):
+                self._former.append(client._tally)
             self._nodes.pop(name, None)
             self._absent.discard(name)
         client.close()
+
+    @property
+    def counters(self) -> ClusterCounters:
+        """What the clients of all nodes have counted so far, and in `nodes` each of them."""
+        with self._lock:
+            clients = list(self.clients.items())
+            former = list(self._former)
+        nodes = {
+            name: client._tally.snapshot() for name, client in clients if isinstance(client, Calls)
+        }
+        return ClusterCounters([*nodes.values(), *(tally.snapshot() for tally in former)], nodes)
 
     def _make_client_key(self, server: Any) -> str:
         """The name of the node at an address."""
@@ -260,7 +277,7 @@ class HashClient(ScatterGather, SyncCommands):
 
     def _client_with_care(self, place: Any, key: Any) -> tuple[Any, Any]:
         self._requests.key(key)  # bad arguments raise in any case, and use up no try
-        node = None
+        client = node = None
         with self._lock:
             self._place_nodes()
             for _ in range(len(self.clients) + 1):  # each may turn out to be dead
@@ -275,9 +292,19 @@ class HashClient(ScatterGather, SyncCommands):
                 if node.state != DEAD:
                     break
                 self._place_nodes()  # it has died since
+        error = self._down(client, node)
         if self._ignore_exc:
             return None, key
-        raise _down_error(node)
+        raise error
+
+    def _down(self, client: Any, node: Node | None) -> MemcacheNodeDownError:
+        """The error for what `client` of `node` is not asked, counted."""
+        if node is None:
+            error = MemcacheNodeDownError("no node is left: all servers of the cluster are down")
+        else:
+            error = node.down_error()
+        (client._tally if isinstance(client, Calls) else self._tally).error(error)
+        return error
 
     def _get_client(self, key: Any) -> tuple[Any, Any]:
         """The client of the node that `key` belongs to, and the key without its server key."""
@@ -290,7 +317,7 @@ class HashClient(ScatterGather, SyncCommands):
                 return self._member(name)[0], key
         if self._ignore_exc:
             return None, key
-        raise _down_error(None)
+        raise self._down(None, None)
 
     def _excused(self, error: Exception, client: Any, miss: Any) -> Any:
         """`miss` where `error` is to be ignored; else raises it."""
@@ -349,13 +376,15 @@ class HashClient(ScatterGather, SyncCommands):
                         keys += part
                     else:
                         lost += part
-                        down = down or _down_error(node)
+                        error = self._down(client, node)
+                        down = down or error
                 if not keys:
                     break
                 self._place_nodes()
         if keys:
             lost += keys
-            down = down or _down_error(None)
+            error = self._down(None, None)
+            down = down or error
         parts = [
             Part(node, client, part, [plain_key(key) for key in part])
             for node, client, part in asked.values()
@@ -473,12 +502,6 @@ class Try:
 def is_answer(error: Exception) -> bool:
     """Whether `error` is what a server said."""
     return isinstance(error, MemcacheError) and not isinstance(error, MemcacheIllegalInputError)
-
-
-def _down_error(node: Node | None) -> MemcacheNodeDownError:
-    if node is None:
-        return MemcacheNodeDownError("no node is left: all servers of the cluster are down")
-    return node.down_error()
 
 
 def _address(server: Any, port: int | None) -> tuple[str, int] | str:

@@ -12,7 +12,6 @@ import _socket
 import errno
 import os
 import select
-from threading import get_ident
 from time import monotonic
 from weakref import WeakSet
 
@@ -33,63 +32,11 @@ if TYPE_CHECKING:
     from collections.abc import Generator
     from typing import Any, TypeAlias, TypeVar
 
+    from .counters import Tally
     from .exchange import Exchange
 
     R = TypeVar("R")
     Steps: TypeAlias = Generator[tuple[Any, int, float | None], int, R]
-
-
-class NoreplyRecord:
-    """What became of noreply commands that nobody waits for: counted, and logged."""
-
-    def __init__(self, server: str) -> None:
-        self._server = server
-        # By thread: each adds to its own numbers only, so that none is lost and no lock is held.
-        self._errors: dict[int, int] = {}
-        self._lost: dict[int, int] = {}
-
-    @property
-    def errors(self) -> int:
-        """Error replies to noreply commands."""
-        return sum(list(self._errors.values()))
-
-    @property
-    def lost(self) -> int:
-        """noreply commands whose connection failed before the server had acknowledged them."""
-        return sum(list(self._lost.values()))
-
-    def report(self, commands: int, errors: list[MemcacheError]) -> None:
-        """`errors` came in answer to some of `commands` noreply commands."""
-        thread = get_ident()
-        self._errors[thread] = self._errors.get(thread, 0) + len(errors)
-        _logger().warning(
-            "%s: %d of %d noreply commands failed; the first error: %s: %s",
-            self._server,
-            len(errors),
-            commands,
-            type(errors[0]).__name__,
-            errors[0],
-        )
-
-    def count_lost(self, commands: int) -> None:
-        """A connection went with `commands` unacknowledged on it."""
-        thread = get_ident()
-        self._lost[thread] = self._lost.get(thread, 0) + commands
-
-    def report_lost(self, commands: int) -> None:
-        """Count them, and say so."""
-        self.count_lost(commands)
-        _logger().warning(
-            "%s: the connection failed with %d noreply commands not acknowledged",
-            self._server,
-            commands,
-        )
-
-
-def _logger() -> Any:
-    from logging import getLogger
-
-    return getLogger("cymemcache")
 
 
 class Dialler:
@@ -101,7 +48,7 @@ class Dialler:
         options: dict[str, Any],
         requests: Requests,
         decode: int,
-        record: NoreplyRecord,
+        tally: Tally,
     ) -> None:
         self.server = server
         self._socket_module = options["socket_module"]
@@ -112,7 +59,7 @@ class Dialler:
         self._tls_context = options["tls_context"]
         self._max_value_size = options["max_value_size"]
         self._decode = decode
-        self._record = record
+        self._tally = tally
         self._authentication = b""
         username, password = options["username"], options["password"]
         if (username is None) != (password is None):
@@ -152,15 +99,18 @@ class Dialler:
                 raise fork_error()
             if self._authentication:
                 yield from self._authenticated(sock, began)
-            return self._exchange(sock, self._timeout)
+            exchange = self._exchange(sock, self._timeout)
+            self._tally.connected()
+            return exchange
         except BaseException:
             sock.close()
             raise
 
     def adopt(self, sock: Any) -> Exchange:
         """A connection over a socket-like object of the user's own, as it is."""
+        self._tally.renew()
         parser = ReplyParser(self._decode, self._max_value_size)
-        return AnyExchange(sock, parser, self._timeout, self._record)
+        return AnyExchange(sock, parser, self._timeout, self._tally)
 
     def _exchange(self, sock: Any, timeout: float | None) -> Exchange:
         """The exchange for a socket that we dialled."""
@@ -170,9 +120,9 @@ class Dialler:
         if PlainExchange is not None and plain:
             sock.settimeout(None)
             _set_receive_timeout(sock, timeout)
-            return PlainExchange(sock, parser, timeout, self._record)
+            return PlainExchange(sock, parser, timeout, self._tally)
         sock.settimeout(timeout)
-        return AnyExchange(sock, parser, timeout, self._record)
+        return AnyExchange(sock, parser, timeout, self._tally)
 
     def _authenticated(self, sock: Any, began: float) -> Steps[None]:
         """The first command to a server with ``-Y``; see "Authentication" in protocol.txt."""

@@ -48,7 +48,11 @@ if TYPE_CHECKING:
     from .limits import Slot
 
     class Record(Protocol):
-        """Where an exchange tells what became of noreply commands."""
+        """Where an exchange tells what became of noreply commands, and of itself."""
+
+        def disconnected(self) -> None: ...
+
+        def expired(self) -> None: ...
 
         def report(self, commands: int, errors: list[MemcacheError]) -> None: ...
 
@@ -140,8 +144,15 @@ class AnyExchange:
         try:
             self.close()
         finally:  # an interruption of closing loses none of the count
-            if lost and not self.forked():
-                self._record.report_lost(lost)
+            if not self.forked():
+                self._record.disconnected()
+                if lost:
+                    self._record.report_lost(lost)
+
+    def expire(self) -> None:
+        """Close, since nobody has used it for too long."""
+        self._record.expired()
+        self.close()
 
     def release(self) -> None:
         """Leave the socket to another exchange; this one is of no use any more."""
@@ -232,6 +243,7 @@ class AnyExchange:
         """Whether the connection is of no use after being idle for so many seconds."""
         if idle > self.idle_seconds:
             self.unacknowledged = 0  # done long ago, or nobody will ever know
+            self._record.expired()
             return True
         return idle > 1 and not self._is_fresh()
 

@@ -47,6 +47,7 @@ class Errand:
         "_request",
         "_slot",
         "_until",
+        "client",
         "exchange",
         "must_wait",
         "outcome",
@@ -62,6 +63,7 @@ class Errand:
         #: whether it has to wait for a free connection
         self.must_wait = False
         self.exchange: Exchange | None = None
+        self.client = client
         self.timeout: float | None = client.timeout
         self._pool = client._pool
         self._dial_steps = client._dial_steps
@@ -197,6 +199,7 @@ class Errand:
             exchange.discard()
             return
         self._again = True
+        self.client._tally.retries += 1
         self.outcome = NEED_DATA
         try:
             self._slot = self._pool.reclaim(exchange)

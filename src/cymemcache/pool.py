@@ -248,8 +248,12 @@ class ConnectionPool(IdleConnections):
                 connection.close()
         for thread, connection in list(self._held.items()):
             # A thread that runs would overtake its own noreply commands: it settles them itself.
-            if connection.generation != self._generation and thread not in _running:
-                self._let_go(thread, connection)
+            if (
+                connection.generation != self._generation
+                and thread not in _running
+                and self._let_go(thread, connection)
+            ):
+                connection.close()
 
     def _expire(self) -> None:
         """Close what nobody has used for `idle_seconds`."""
@@ -263,18 +267,20 @@ class ConnectionPool(IdleConnections):
             if now - connection.used_at_seconds < self.idle_seconds:
                 self._idle.insert(0, connection)
                 break
-            connection.close()
+            connection.expire()
         for thread, connection in list(self._held.items()):
-            if now - connection.used_at_seconds >= self.idle_seconds:
-                self._let_go(thread, connection)
+            is_old = now - connection.used_at_seconds >= self.idle_seconds
+            if is_old and self._let_go(thread, connection):
+                connection.expire()
 
-    def _let_go(self, thread: int, connection: Exchange) -> None:
-        """Close `connection`, where that is still what `thread` holds."""
+    def _let_go(self, thread: int, connection: Exchange) -> bool:
+        """Whether `connection` was still what `thread` holds, which it does no longer."""
         held = self._held.pop(thread, None)
         if held is connection:
-            connection.close()
-        elif held is not None and self._held.setdefault(thread, held) is not held:
+            return True
+        if held is not None and self._held.setdefault(thread, held) is not held:
             self._idle.append(held)
+        return False
 
     def reset_after_fork(self) -> None:
         """In a child process: the parent's connections are not ours to speak on."""

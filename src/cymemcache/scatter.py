@@ -339,7 +339,12 @@ class ScatterGather:
         for part in parts:
             if part.errand is None:
                 self._ask(part, call)
-        gather(errands)
+        try:
+            gather(errands)
+        except BaseException as error:
+            for errand in errands:
+                errand.client._tally.failed(error)
+            raise
         for part in parts:
             if part.errand is not None:
                 self._finish(part, kind, convert)
@@ -365,13 +370,14 @@ class ScatterGather:
         outcome, errand.outcome = errand.outcome, None
         if type(outcome) is Failed:
             part.failed, part.error = True, outcome.error
+            part.client._tally.failed(outcome.error)
             if errand.unreachable:
                 part.node.failed(outcome.error)
             return
         if not part.node.is_up:
             self._came_back(part.node)
         try:
-            part.result = part.client._finished(kind, outcome, None, convert)
+            part.result = part.client._finished(kind, outcome, part.keys, None, convert)
         except Exception as error:
             part.failed, part.error = True, error
 

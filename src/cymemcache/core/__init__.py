@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 
 __all__ = [
+    "Cells",
     "IdleConnections",
     "KetamaTable",
     "PlainCalls",
@@ -45,6 +46,17 @@ if TYPE_CHECKING:
     # The outcomes of commands begun on several of them: `gather.gather`; None on the pure twin.
     gather: Any
 
+    # Numbers that the compiled way adds to.
+    class Cells:
+        commands: int
+        hits: int
+        misses: int
+        retries: int
+        reconnects: int
+        evicted: int
+        noreply_errors: int
+        noreply_lost: int
+
     # The usual command's compiled way; the pure twin's have nothing in them.
     class IdleConnections: ...
 
@@ -68,7 +80,7 @@ else:
             from .requests_c import Requests
 
             if os.name == "posix":
-                from .calls_c import IdleConnections, PlainCalls
+                from .calls_c import Cells, IdleConnections, PlainCalls
                 from .exchange_c import PlainExchange, fork_count, gather
             impl = "c"
         except ImportError as error:
@@ -84,6 +96,9 @@ else:
         from .requests_py import Requests
     if impl == "python" or os.name != "posix":
         PlainExchange = fork_count = gather = None
+
+        class Cells:
+            """What a client counts, which here is ordinary attributes."""
 
         class IdleConnections:
             """The pool's state, which here is ordinary attributes."""
