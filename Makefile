@@ -15,7 +15,8 @@ SOURCES := $(wildcard cext/*.pyx cext/*/*/*.pxd) setup.py pyproject.toml
 
 # Tests that run both twins by themselves, or build wheels of their own: one run is enough for them.
 RUN_ONCE := $(wildcard $(addprefix tests/,test_packaging.py test_parser.py test_requests.py \
-	test_rendezvous.py test_ketama.py test_twins.py test_fuzzing.py test_security.py typing))
+	test_rendezvous.py test_ketama.py test_twins.py test_fuzzing.py test_security.py \
+	test_benchmark_report.py integration/test_benchmarks.py test_contract.py typing))
 # They need development tools, and show nothing about memory; or they measure memory, which the address
 # sanitizer keeps for a while.  Nor can greenlets, which change stacks, run under it.
 NOT_SANITIZED := test_packaging.py typing integration/test_benchmarks.py integration/test_demo.py \
