@@ -251,7 +251,7 @@ def main() -> int:
         ]
         run = Run(users, given.seed, given.seconds)
         try:
-            with no_descriptor_leaked(client, proxy.address, 2 * given.users):
+            with no_descriptor_leaked(client, 2 * given.users):
                 getattr(run, given.storm)()
                 wrong = run.wrong
                 proxy.calm()
