@@ -854,8 +854,9 @@ cdef class ReplyParser(ReplyStream):
         if found < 0:
             found = 0
         found = find(text, arrived, PyBytes_AS_STRING(end_token), token_size, found)
+        # An error line may be longer than that, and is known by its first 12 bytes.
         if found > self.max_value_size or (
-            found < 0 and arrived >= self.max_value_size + token_size
+            found < 0 and arrived >= 12 and arrived >= self.max_value_size + token_size
         ):
             raise endless_error(self.max_value_size)
         if found < 0:

@@ -825,3 +825,16 @@ def test_a_large_value_can_be_fed(core: Any) -> None:
             result = parser.answer(reply[start : start + size], replies.GET, b"get k\r\n", "k")
             assert parser.wants_buffer == (result is NEED_DATA and start + size < len(value))
         assert result == value
+
+
+@pytest.mark.parametrize("cut", range(1, 16))
+def test_an_error_line_is_known_though_a_raw_reply_may_be_no_longer_than_a_few_bytes(
+    core: Any, cut: int
+) -> None:
+    parser = core.ReplyParser(max_value_size=2)
+    line = b"CLIENT_ERROR c\r\n"
+    for part in (line[:cut], line[cut:]):
+        if part:
+            parser.feed(part)
+            result = parser.parse(replies.RAW, b"get a\r\n", b"END\r\n")
+    assert (type(result), str(result)) == (MemcacheClientError, "c")

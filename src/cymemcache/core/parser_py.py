@@ -421,7 +421,8 @@ class ReplyParser:
                 return error
         end = data.find(end_token, start)
         arrived, limit = len(data) - start, self._max_value_size
-        if end - start > limit or (end < 0 and arrived >= limit + len(end_token)):
+        # An error line may be longer than that, and is known by its first 12 bytes.
+        if end - start > limit or (end < 0 and arrived >= 12 and arrived >= limit + len(end_token)):
             raise endless_error(limit)
         if end < 0:
             return NEED_DATA
