@@ -267,3 +267,24 @@ def test_looking_for_ended_threads_keeps_no_frame_of_those_that_run(
         assert known[0]() is None
     finally:
         gc.enable()
+
+
+def test_a_retired_pool_keeps_nothing_that_threads_hold(pool: ConnectionPool) -> None:
+    done, go_on = threading.Event(), threading.Event()
+    held: list[Any] = []
+
+    def hold() -> None:
+        held.append(pool.take())
+        pool.hold(held[0])
+        done.set()
+        go_on.wait()
+
+    thread = threading.Thread(target=hold)
+    thread.start()
+    done.wait()
+    pool.close()
+    assert held[0].closed == 0
+    pool.retire()
+    assert held[0].closed == 1
+    go_on.set()
+    thread.join()

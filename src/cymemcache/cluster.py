@@ -187,6 +187,8 @@ class HashClient(ScatterGather, SyncCommands):
             self._nodes.pop(name, None)
             self._absent.discard(name)
         client.close()
+        if isinstance(client, Calls):
+            client._pool.retire()
 
     @property
     def counters(self) -> ClusterCounters:
@@ -295,7 +297,10 @@ class HashClient(ScatterGather, SyncCommands):
         error = self._down(client, node)
         if self._ignore_exc:
             return None, key
-        raise error
+        try:
+            raise error
+        finally:
+            del error  # it holds this frame
 
     def _down(self, client: Any, node: Node | None) -> MemcacheNodeDownError:
         """The error for what `client` of `node` is not asked, counted."""

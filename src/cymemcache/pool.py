@@ -176,6 +176,13 @@ class ConnectionPool(IdleConnections):
         self._generation += 1
         self._close_old()
 
+    def retire(self) -> None:
+        """Close for good, and what other threads hold as well: no command of theirs will follow."""
+        self.close()
+        for thread, connection in list(self._held.items()):
+            if self._let_go(thread, connection):
+                connection.close()
+
     def _own(self) -> Exchange | None:
         """The connection that this thread holds."""
         if self._held:

@@ -188,11 +188,11 @@ class ScatterGather:
         down: Exception | None = None
         gone: set[Node] = set()
         while keys:
-            parts, unasked, error = self._partition(keys)
+            parts, unasked, reason = self._partition(keys)
             if fetches:
                 _check_keys(parts)
             lost += unasked
-            down = down or error
+            down, reason = down or reason, None
             self._run(name, parts, kind, begin, call)
             # Those of a node that was given a chance, and is not there yet, have other nodes; but
             # without a `dead_timeout` it would be given another chance, and another.
@@ -204,7 +204,9 @@ class ScatterGather:
                     keys += part.given
                 else:
                     done.append(part)
-        self._raise_first(done, down)
+        # No variable of this frame may have it when it is raised: it holds the frame.
+        reasons, down = [down], None
+        self._raise_first(done, reasons.pop())
         return done, lost
 
     def _raise_first(self, parts: list[Part], error: Exception | None = None) -> None:

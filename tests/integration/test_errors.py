@@ -147,3 +147,17 @@ def test_a_failed_command_of_a_cluster_leaves_nothing_to_the_garbage_collector(
         with client, embedded.inject(fault, times=None):
             for call in calls:
                 assert leaves_nothing(lambda call=call: name_of_error(call))  # type: ignore[misc]
+
+
+def test_what_a_failing_node_is_not_asked_leaves_nothing_to_the_garbage_collector() -> None:
+    keys = [f"key{number}" for number in range(10)]
+    with HashClient([("127.0.0.1", free_port())], retry_timeout=1000) as client:
+        calls: list[Callable[[], Any]] = [
+            lambda: client.get("key1"),
+            lambda: client.get_many(keys),
+            lambda: client.set_many(dict.fromkeys(keys, b"v")),
+        ]
+        assert name_of_error(calls[0]) == "ConnectionRefusedError"
+        for call in calls:
+            assert leaves_nothing(lambda call=call: name_of_error(call))  # type: ignore[misc]
+            assert name_of_error(call) == "MemcacheNodeDownError"
