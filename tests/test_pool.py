@@ -288,3 +288,18 @@ def test_a_retired_pool_keeps_nothing_that_threads_hold(pool: ConnectionPool) ->
     assert held[0].closed == 1
     go_on.set()
     thread.join()
+
+
+@pytest.mark.parametrize("back", ["give", "hold"])
+@pytest.mark.parametrize("since", ["before", "after"])
+def test_a_retired_pool_keeps_nothing_that_comes_back_later(
+    pool: ConnectionPool, back: str, since: str
+) -> None:
+    other: Any = pool.take()
+    pool.hold(other)  # so that this thread is known to run
+    taken: Any = pool.take() if since == "before" else None
+    pool.retire()
+    taken = taken or pool.take()
+    getattr(pool, back)(taken)
+    assert taken.closed == 1
+    assert pool.peek() is None

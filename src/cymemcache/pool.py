@@ -68,6 +68,7 @@ class ConnectionPool(IdleConnections):
         # Who waits for a connection, and before whom nobody may take one: here nobody ever does.
         self._waiting: Entries = {}
         self._running = _running
+        self._retired = False
         self._expire_at = monotonic() + 1
         reset_in_children(self)
 
@@ -87,7 +88,8 @@ class ConnectionPool(IdleConnections):
     def admitted(self, connection: Exchange, slot: Slot) -> Exchange:
         """Make `connection`, which was dialled with the permission `slot`, one of this pool."""
         # Of before it was dialled: a close since then holds for this one too.
-        connection.generation = slot.generation
+        # After `retire` there is no future for any.
+        connection.generation = slot.generation - self._retired
         connection.slot = slot
         return connection
 
@@ -177,7 +179,11 @@ class ConnectionPool(IdleConnections):
         self._close_old()
 
     def retire(self) -> None:
-        """Close for good, and what other threads hold as well: no command of theirs will follow."""
+        """Close for good, and what other threads hold as well: no command of theirs will follow.
+
+        What comes back later, from commands under way or since then, is closed at once.
+        """
+        self._retired = True
         self.close()
         for thread, connection in list(self._held.items()):
             if self._let_go(thread, connection):
@@ -257,7 +263,7 @@ class ConnectionPool(IdleConnections):
             # A thread that runs would overtake its own noreply commands: it settles them itself.
             if (
                 connection.generation != self._generation
-                and thread not in _running
+                and (thread not in _running or self._retired)
                 and self._let_go(thread, connection)
             ):
                 connection.close()
