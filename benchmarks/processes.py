@@ -7,6 +7,7 @@ import os
 import select
 import subprocess
 import sys
+import tempfile
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -29,10 +30,12 @@ class Worker:
     """A process with one client in it (`benchmarks.worker`)."""
 
     def __init__(self, name: str, namespace: str) -> None:
+        # It is killed in the end, and has no chance to remove what it has made.
+        self._directory = tempfile.TemporaryDirectory(prefix="cymemcache-worker-")
         self._process = subprocess.Popen(
             [sys.executable, "-m", "benchmarks.worker", name, namespace],
             cwd=_REPOSITORY,
-            env=_environment(name),
+            env={**_environment(name), "TMPDIR": self._directory.name},
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -75,6 +78,7 @@ class Worker:
     ) -> None:
         self._process.kill()
         self._process.communicate()
+        self._directory.cleanup()
 
 
 def import_time(name: str) -> dict[str, float]:

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import atexit
 import json
-import shutil
 import subprocess
 import tempfile
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -53,18 +52,23 @@ class Loop:
         return done.stdout
 
 
-def single(setup: Setup) -> Commands:
-    if setup.pickled:  # nothing is encoded here
-        return {}
-    if setup.certificate is not None:
-        raise Unsupported("no TLS")
-    directory = tempfile.mkdtemp(prefix="cymemcache-bare-")
-    atexit.register(shutil.rmtree, directory, ignore_errors=True)
-    program = Path(directory) / "bare"
+@cache
+def _compiled() -> Path:
+    """The program, in a directory that goes with this process's own (`processes.Worker`)."""
+    program = Path(tempfile.mkdtemp()) / "bare"
     done = subprocess.run(
         ["cc", "-O2", "-o", program, _SOURCE], capture_output=True, text=True, check=False
     )
     if done.returncode:
         raise Unsupported(f"cannot be compiled: {done.stderr.strip()[:200]}")
+    return program
+
+
+def single(setup: Setup) -> Commands:
+    if setup.pickled:  # nothing is encoded here
+        return {}
+    if setup.certificate is not None:
+        raise Unsupported("no TLS")
+    program = _compiled()
     names = ("get", "get_miss", "set", "get_many", "set_many", "delete_many")
     return {name: Loop(program, setup, name) for name in names}  # type: ignore[misc]

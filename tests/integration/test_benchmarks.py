@@ -5,13 +5,14 @@ Of the peers only pymemcache is sure to be installed here: the others are measur
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import pytest
-from benchmarks.clients import BARE, CLIENTS, OURS, PURE, PYMEMCACHE
+from benchmarks.clients import BARE, BARE_C, CLIENTS, OURS, PURE, PYMEMCACHE
 from benchmarks.figures import Results
 from benchmarks.guard.script import BENCHMARKS
 from benchmarks.workloads import WORKLOADS
@@ -21,13 +22,14 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 pytestmark = pytest.mark.timeout(600)
 
 
-def run(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
+def run(*arguments: str | Path, **environment: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-m", *arguments],
         cwd=REPOSITORY,
         capture_output=True,
         text=True,
         timeout=500,
+        env={**os.environ, **environment},
     )
 
 
@@ -96,6 +98,19 @@ def test_workloads_and_clients_can_be_chosen(tmp_path: Path) -> None:
     assert {workload: list(clients) for workload, clients in found.items()} == {
         "get 100 B": [PYMEMCACHE]
     }
+
+
+def test_nothing_is_left_behind(tmp_path: Path) -> None:
+    temporary = tmp_path / "temporary"
+    temporary.mkdir()
+    ended = run(
+        *("benchmarks", "--smoke", "--only", "get 100 B", "--clients", BARE_C),
+        *("--output", tmp_path / "output"),
+        TMPDIR=str(temporary),
+    )
+    assert ended.returncode == 0, ended.stderr
+    assert BARE_C in Results.load(tmp_path / "output" / "figures.json").rounds["get 100 B"]
+    assert list(temporary.iterdir()) == []
 
 
 @pytest.mark.parametrize("name", BENCHMARKS)
