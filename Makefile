@@ -4,6 +4,7 @@ PYTHON ?= python3
 VENV ?= .venv
 ARGS ?=
 SECONDS ?= 60
+MINUTES ?= 10
 
 BIN := $(VENV)/bin
 PY := $(BIN)/python
@@ -17,6 +18,8 @@ SOURCES := $(wildcard cext/*.pyx cext/*/*/*.pxd) setup.py pyproject.toml
 RUN_ONCE := $(wildcard $(addprefix tests/,test_packaging.py test_parser.py test_requests.py \
 	test_rendezvous.py test_ketama.py test_twins.py test_fuzzing.py test_security.py \
 	test_benchmark_report.py integration/test_benchmarks.py test_contract.py typing))
+TEST_C = CYMEMCACHE_IMPL=c $(PY) -m pytest $(ARGS)
+TEST_PYTHON = CYMEMCACHE_IMPL=python $(PY) -m pytest $(addprefix --ignore=,$(RUN_ONCE)) $(ARGS)
 # They need development tools, and show nothing about memory; or they measure memory, which the address
 # sanitizer keeps for a while.  Nor can greenlets, which change stacks, run under it.
 NOT_SANITIZED := test_packaging.py typing integration/test_benchmarks.py integration/test_demo.py \
@@ -35,8 +38,9 @@ export PATH := $(PATH):/usr/sbin:/usr/local/sbin
 
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
-.PHONY: help demo test test-c test-python test-integrations test-pythons test-sanitize test-memory \
-	chaos fuzz lint format install bench bench-smoke bench-guard wheels clean memcached
+.PHONY: help demo test test-both test-c test-python test-integrations test-pythons test-sanitize \
+	test-memory chaos soak fuzz lint format install bench bench-smoke bench-guard wheels clean \
+	memcached
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-17s %s\n", $$1, $$2 }' Makefile
@@ -45,13 +49,22 @@ help: ## List the targets
 demo: $(VENV)/.demo ## Build, install and show the package at work (ARGS="--server HOST:PORT")
 	$(PY) -m cymemcache demo $(ARGS)
 
-test: memcached lint test-c test-python test-integrations ## Formatting, lint, types, all tests on both cores
+test: memcached lint test-both test-integrations ## Formatting, lint, types, all tests on both cores
+
+# At the same time, since they mostly wait.  Ctrl-C reaches both: tests/conftest.py sees to it that
+# the one in the background does not ignore it.
+test-both: $(VENV)/.dev
+	@echo "The tests on the pure core run meanwhile: see $(VENV)/test-python.log"
+	@$(TEST_PYTHON) > $(VENV)/test-python.log 2>&1 & pure=$$!; failed=0; \
+	$(TEST_C) || failed=1; \
+	wait $$pure || failed=1; \
+	cat $(VENV)/test-python.log; exit $$failed
 
 test-c: $(VENV)/.dev ## All tests on the compiled core
-	CYMEMCACHE_IMPL=c $(PY) -m pytest $(ARGS)
+	$(TEST_C)
 
 test-python: $(VENV)/.dev ## The tests that depend on the implementation, on the pure core
-	CYMEMCACHE_IMPL=python $(PY) -m pytest $(addprefix --ignore=,$(RUN_ONCE)) $(ARGS)
+	$(TEST_PYTHON)
 
 # In an environment of their own: some of these packages change whatever runs beside them.
 test-integrations: $(VENV)/.dev $(VENV)-integrations/.packages ## The packages that people run on pymemcache, on this one
@@ -81,6 +94,9 @@ test-sanitize: memcached ## The compiled core's tests under gcc's address and un
 
 chaos: memcached $(VENV)/.dev ## Random commands through a faulty network, interrupted (SECONDS=60)
 	PYTHONPATH=tests $(PY) -m faults $(SECONDS)
+
+soak: memcached $(VENV)/.dev ## 64 threads on 5 nodes that are killed, stopped, restarted (MINUTES=10)
+	PYTHONPATH=tests $(PY) -m faults.soak --minutes $(MINUTES) $(ARGS)
 
 test-memory: memcached $(VENV)/.dev ## No growth over two million commands, on both implementations
 	CYMEMCACHE_IMPL=c PYTHONPATH=tests $(PY) -m faults.memory $(ARGS)
