@@ -150,14 +150,16 @@ class Soak:
         finally:
             self.until = 0.0
             report.seconds = monotonic() - began
+            end = monotonic() + PATIENCE
             for thread in [monkey, *users]:
-                thread.join(PATIENCE)
+                thread.join(max(end - monotonic(), 0))
             self.monkey.undo()
             self.lateness.going = False
             self.lateness.join()
         if any(thread.is_alive() for thread in [monkey, *users]):
             report.wrong.append("a thread hangs")
         self.sum_up()
+        self.check_held()
         if not report.wrong:
             self.check_counters()
             self.check_recovery()
@@ -214,8 +216,9 @@ class Soak:
 
     def line(self, rate: float, left: float) -> str:
         report = self.report
+        minutes, seconds = divmod(round(left), 60)
         return (
-            f"{report.kind}, {left // 60:.0f}:{left % 60:02.0f} left: {rate:,.0f} commands/s, "
+            f"{report.kind}, {minutes}:{seconds:02} left: {rate:,.0f} commands/s, "
             f"p99 {milliseconds(report.latencies.within(0.99))}, RSS {mebibytes(report.end)}, "
             f"servers: {listed(report.befell)}, errors: {listed(report.errors)}"
         )
@@ -371,6 +374,7 @@ def main() -> int:
     logging.getLogger("cymemcache").disabled = True  # it would tell of every node's end
     print(f"{THREADS} threads, {NODES} nodes, {__impl__}, seed {given.seed}", flush=True)
     wrong: list[str] = []
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that the servers end, too
     # Sockets that are left to the garbage collector.
     warnings.simplefilter("error", ResourceWarning)
     sys.unraisablehook = lambda said: wrong.append(f"{said.exc_value}, {said.object}")
@@ -384,4 +388,7 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    try:
+        sys.exit(main())
+    except KeyboardInterrupt:
+        sys.exit("interrupted")
