@@ -12,6 +12,7 @@ changes.  No other code of anybody's may run under it.
 from __future__ import annotations
 
 import threading
+from weakref import ref
 
 from . import options as _options
 from .addresses import normalize_server_spec
@@ -94,9 +95,10 @@ class HashClient(ScatterGather, SyncCommands):
         self._nodes: dict[str, tuple[Any, Node]] = {}
         # Dead ones that were taken out of the hasher: others have their keys.
         self._absent: set[str] = set()
-        # What no node's client counts, and what the clients of removed nodes have counted.
+        # What no node's client counts; what clients of removed nodes have that somebody still uses,
+        # and what those had that are gone is among the first.
         self._tally = Tally("the cluster")
-        self._former: list[Tally] = [self._tally]
+        self._former: list[tuple[ref[Any], Tally]] = []
         # Only to refuse bad keys where no node is asked.
         self._requests = Requests(bound["key_prefix"], bound["encoding"], self.allow_unicode_keys)
         self.renew_lock()
@@ -182,8 +184,9 @@ class HashClient(ScatterGather, SyncCommands):
             if name not in self._absent:
                 self._take_out(name)
             client = self.clients.pop(name)
+            self._sum_up_former()
             if isinstance(client, Calls):
-                self._former.append(client._tally)
+                self._former.append((ref(client), client._tally))
             self._nodes.pop(name, None)
             self._absent.discard(name)
         client.close()
@@ -195,11 +198,22 @@ class HashClient(ScatterGather, SyncCommands):
         """What the clients of all nodes have counted so far, and in `nodes` each of them."""
         with self._lock:
             clients = list(self.clients.items())
-            former = list(self._former)
+            former = [self._tally, *(tally for _, tally in self._former)]
         nodes = {
             name: client._tally.snapshot() for name, client in clients if isinstance(client, Calls)
         }
         return ClusterCounters([*nodes.values(), *(tally.snapshot() for tally in former)], nodes)
+
+    def _sum_up_former(self) -> None:
+        """Keep one sum of what clients have counted that are gone.  Under the lock.
+
+        A signal handler may come in anywhere and do the same: nothing may be added twice.
+        """
+        for entry in list(self._former):
+            client, tally = entry
+            if client() is None and entry in self._former:
+                self._former.remove(entry)
+                self._tally.add(tally.snapshot())
 
     def _make_client_key(self, server: Any) -> str:
         """The name of the node at an address."""

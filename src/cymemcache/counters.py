@@ -171,6 +171,16 @@ class Tally(Cells):
         errors.setdefault(kind, 0)
         errors[kind] += 1
 
+    def add(self, counted: Counters) -> None:
+        """`counted` was counted elsewhere; nobody but the caller may count here, save errors."""
+        self.renew()
+        for name in _NUMBERS:
+            setattr(self, name, getattr(self, name) + getattr(counted, name))
+        errors = self._errors
+        for kind, number in counted.errors.items():
+            errors.setdefault(kind, 0)
+            errors[kind] += number
+
     # -- what connections tell ---------------------------------------------------------------------
 
     def connected(self) -> None:

@@ -493,6 +493,25 @@ def test_the_counts_of_a_removed_node_stay_in_the_sum(cluster: HashClient) -> No
     assert cluster.counters.nodes[name].commands == 0
 
 
+def test_nodes_may_come_and_go_without_end() -> None:
+    with EmbeddedServer() as server, HashClient([], default_noreply=False) as cluster:
+        former = []
+        for _ in range(50):
+            cluster.add_server(server.address)
+            cluster.set("key", "value")
+            cluster.get_many(["key", "absent"])
+            with server.inject(Close(when="before"), verb="touch"), pytest.raises(MemcacheError):
+                cluster.touch("key")
+            former.append(ref(next(iter(cluster.clients.values()))))
+            cluster.remove_server(server.address)
+        counters = cluster.counters
+        assert (counters.commands, counters.hits, counters.misses) == (150, 50, 50)
+        assert counters.errors == {"MemcacheUnexpectedCloseError": 50}
+        gc.collect()
+        assert [client() for client in former] == [None] * 50
+        assert len(cluster._former) == 1
+
+
 def test_an_interrupted_command_of_a_cluster_is_an_error(nodes: Any) -> None:
     class Interrupted(BaseException):
         pass
