@@ -24,7 +24,7 @@ from setuptools.command.build_ext import build_ext
 
 SOURCES = "cext"
 PACKAGE = "cymemcache.core"
-POSIX_ONLY = {"exchange_c", "calls_c"}
+POSIX_ONLY = {"exchange_c", "calls_c", "scatter_c"}
 SANITIZERS = os.environ.get("CYMEMCACHE_SANITIZE", "")
 
 

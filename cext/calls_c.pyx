@@ -38,26 +38,9 @@ if not 1 <= _GETS < _GET_MANY < _GETS_MANY:
 cdef class Cells:
     """What `counters.Tally` counts in; see there."""
 
-    cdef public Py_ssize_t commands
-    cdef public Py_ssize_t hits
-    cdef public Py_ssize_t misses
-    cdef public Py_ssize_t retries
-    cdef public Py_ssize_t reconnects
-    cdef public Py_ssize_t evicted
-    cdef public Py_ssize_t noreply_errors
-    cdef public Py_ssize_t noreply_lost
-
 
 cdef class IdleConnections:
     """What `pool.ConnectionPool` keeps of its idle connections; see there."""
-
-    cdef public list _idle
-    cdef public dict _held
-    cdef public dict _waiting
-    cdef public dict _settling
-    cdef public dict _running
-    cdef public Py_ssize_t _generation
-    cdef public double _expire_at
 
     def __cinit__(self, *args, **kwargs):
         self._idle = []
@@ -121,12 +104,12 @@ cdef class IdleConnections:
         return 0
 
 
-cdef int count_fetched(Cells tally, list keys, dict found) except -1:
+cdef int count_fetched(Cells tally, list keys, dict found, bint all_hit) except -1:
     """What `Tally.fetched` does, and one more command."""
     cdef Py_ssize_t asked = PyList_GET_SIZE(keys)
     cdef Py_ssize_t hits = asked
     cdef Py_ssize_t i
-    if PyDict_GET_SIZE(found) != asked:
+    if not all_hit:
         hits = 0
         for i in range(asked):
             hits += PyDict_Contains(found, <object>PyList_GET_ITEM(keys, i))
@@ -138,9 +121,6 @@ cdef int count_fetched(Cells tally, list keys, dict found) except -1:
 
 cdef class PlainCalls:
     """The hooks `_call` and `_send` of a client over plain sockets; see `calls.Calls`."""
-
-    cdef public IdleConnections _pool
-    cdef public Cells _tally
 
     def _call(
         self,
@@ -173,7 +153,9 @@ cdef class PlainCalls:
             return default
         if convert is None:
             if type(result) is dict and kind <= GETS_MANY:
-                count_fetched(tally, keys, result)
+                count_fetched(
+                    tally, keys, result, PyDict_GET_SIZE(result) == PyList_GET_SIZE(keys)
+                )
                 return result
             if (
                 type(result) is bytes

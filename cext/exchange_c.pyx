@@ -13,6 +13,7 @@ and the connection closes.
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
 from cpython.mem cimport PyMem_Calloc, PyMem_Free
 from cpython.exc cimport PyErr_CheckSignals, PyErr_SetFromErrno
+from cpython.list cimport PyList_GET_SIZE
 from cpython.object cimport PyObject
 from libc cimport errno as c_errno
 from libc.errno cimport EAGAIN, EINTR, errno
@@ -326,16 +327,23 @@ cdef class PlainExchange:
         result where that was all, or `STALE` where the connection turned out unusable before
         anything was sent.
         """
+        if self.is_stale_now():
+            return STALE
+        return self.begun(request, kind, keys, None)
+
+    cdef bint is_stale_now(self) except -1:
+        return self.is_stale(monotonic())
+
+    cdef object begun(self, bytes request, int kind, object keys, object default):
+        """What `begin` does on a connection that is not stale."""
         cdef bytes data = request
         cdef bint barrier = False
-        if self.is_stale(monotonic()):
-            return STALE
         if kind == NOREPLY:
             self.open(request, keys)
         elif self.unacknowledged > 0:
             data = BARRIER_REQUEST + request
             barrier = True
-        self.go_on(data, 0, barrier, request, kind, keys, None)
+        self.go_on(data, 0, barrier, request, kind, keys, default)
         self.sent = self.send_some(data, 0)
         return NEED_DATA if kind != NOREPLY else self.parsed()
 
@@ -511,11 +519,20 @@ def gather(list exchanges not None, object timeout):
     In the order of `exchanges`: the result, or a `Failed` with the error after which that one must
     be discarded.  A slow or failing one costs the others nothing.
     """
-    cdef Py_ssize_t count = len(exchanges)
+    cdef list outcomes = [NEED_DATA] * len(exchanges)
+    for exchange in exchanges:
+        if (<PlainExchange?>exchange).data is None:
+            raise ValueError("an exchange on which no command was begun")
+    gathered(exchanges, timeout, outcomes)
+    return outcomes
+
+
+cdef int gathered(list exchanges, object timeout, list outcomes) except -1:
+    """Give every one of `exchanges` whose outcome is `NEED_DATA` another."""
+    cdef Py_ssize_t count = PyList_GET_SIZE(exchanges)
     cdef Py_ssize_t i, active
     cdef int64_t left = -1
     cdef int64_t until = -1
-    cdef list outcomes = [NEED_DATA] * count
     cdef PlainExchange exchange
     cdef pollfd *sockets
     if timeout is not None:
@@ -524,28 +541,25 @@ def gather(list exchanges not None, object timeout):
     if sockets == NULL:
         raise MemoryError()
     try:
-        for i in range(count):
-            exchange = <PlainExchange?>exchanges[i]
-            sockets[i].fd = exchange.fd
-            if exchange.data is None:
-                raise ValueError("an exchange on which no command was begun")
         while True:
             active = 0
             for i in range(count):
                 if outcomes[i] is NEED_DATA:
-                    sockets[i].events = (<PlainExchange>exchanges[i]).events()
+                    exchange = <PlainExchange>exchanges[i]
+                    sockets[i].fd = exchange.fd
+                    sockets[i].events = exchange.events()
                     active += 1
                 else:
                     sockets[i].fd = -1  # poll passes over it
             if active == 0:
-                return outcomes
+                return 0
             if until >= 0:
                 left = until - monotonic()
                 if left <= 0:
                     for i in range(count):
                         if outcomes[i] is NEED_DATA:
                             outcomes[i] = Failed(timeout_error(timeout))
-                    return outcomes
+                    return 0
             PyErr_CheckSignals()  # before each poll, as in `wait`
             if polled(sockets, count, left) == 0:
                 continue

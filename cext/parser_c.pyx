@@ -494,7 +494,8 @@ cdef class ReplyParser(ReplyStream):
 
         `kind` is one of the kinds in `replies`, `request` the bytes that were sent, `keys` the
         caller's own key (single fetches) or list of keys, `default` what a single fetch gives on
-        a miss.  After `NEED_DATA` call again with the same arguments once more has arrived.
+        a miss; where it is a dict, a fetch of many adds to it.  After `NEED_DATA` call again with
+        the same arguments once more has arrived.
         Raises where the connection must be closed: `MemcacheUnknownError` for an illegal reply,
         the server's error where the end of its reply cannot be known.
         """
@@ -903,7 +904,7 @@ cdef class ReplyParser(ReplyStream):
         cdef object key, decoded
         cdef uint64_t number
         if self.kind == K_NONE:
-            self.begin_fetch(kind, request, keys, many)
+            self.begin_fetch(kind, request, keys, many, default)
         while True:
             if self.value_size >= 0:
                 value = self.value(request)
@@ -931,6 +932,8 @@ cdef class ReplyParser(ReplyStream):
                     self.result = decoded
                     self.found = True
                 continue
+            if kind == K_GET_MANY:
+                self.usual_values(request, <list>keys)
             begin = self.start
             length = self.line(request)
             if length < 0:
@@ -983,10 +986,69 @@ cdef class ReplyParser(ReplyStream):
                 error = server_error(PyBytes_FromStringAndSize(line, length), request)
                 raise error if error is not None else self.illegal(begin, length, request)
 
+    cdef int usual_values(self, bytes request, list keys) except -1:
+        """Take the values that come next as long as they are usual: whole, of the very next key.
+
+        Of anything else nothing is taken: `fetch` does that, one by one.
+        """
+        cdef const unsigned char *asked = <const unsigned char *>PyBytes_AS_STRING(request)
+        cdef const char *text = self.buffer
+        cdef Py_ssize_t end = self.end
+        cdef Py_ssize_t count = min(PyList_GET_SIZE(keys), self.answered_size)
+        cdef Py_ssize_t at, token
+        cdef uint64_t flags, size
+        cdef object value
+        if self.decode == D_LATER or self.lookup is not None:
+            return 0
+        while self.index < count:
+            at = self.start
+            if end - at < 6 or memcmp(text + at, b"VALUE ", 6) != 0:
+                break
+            at += 6
+            # The request ends in CR LF, so each key is followed by a space or a CR.
+            token = self.token
+            while asked[token] > 32 and at < end and <unsigned char>text[at] == asked[token]:
+                at += 1
+                token += 1
+            if token == self.token or (asked[token] != 32 and asked[token] != 13):
+                break
+            if at >= end or text[at] != 32:
+                break
+            at = digits_at(text, at + 1, end, 9, &flags)
+            if at < 0 or text[at] != 32:
+                break
+            at = digits_at(text, at + 1, end, 5, &size)
+            if at < 0 or end - at < <Py_ssize_t>size + 4 or size > <uint64_t>self.max_value_size:
+                break
+            if text[at] != 13 or text[at + 1] != 10:
+                break
+            at += 2
+            if text[at + size] != 13 or text[at + size + 1] != 10:
+                break
+            if self.decode == D_RAW or flags == 0:
+                value = PyBytes_FromStringAndSize(text + at, size)
+            elif flags == F_TEXT:
+                try:
+                    value = PyUnicode_DecodeUTF8(text + at, size, NULL)
+                except UnicodeDecodeError:
+                    break
+            else:
+                break
+            PyDict_SetItem(self.result, <object>PyList_GET_ITEM(keys, self.index), value)
+            self.start = at + size + 2
+            self.scanned = 0
+            self.answered[self.index] = 1
+            self.index += 1
+            # On the CR, the next look finds the LF, which is no key.
+            self.token = token + 1
+        return 0
+
     cdef object illegal(self, Py_ssize_t begin, Py_ssize_t length, bytes request):
         return protocol_error(PyBytes_FromStringAndSize(self.buffer + begin, length), request)
 
-    cdef int begin_fetch(self, int kind, bytes request, object keys, bint many) except -1:
+    cdef int begin_fetch(
+        self, int kind, bytes request, object keys, bint many, object default
+    ) except -1:
         cdef Py_ssize_t count = 1
         if many:
             if type(keys) is not list:
@@ -1001,7 +1063,7 @@ cdef class ReplyParser(ReplyStream):
                 self.answered_size = count
             else:
                 memset(self.answered, 0, count)
-            self.result = {}
+            self.result = default if type(default) is dict else {}
         else:
             self.result = None
             self.found = False

@@ -90,6 +90,35 @@ cdef inline uint32_t hash_of(Prefix text) noexcept nogil:
     return finish(text.state ^ mix(text.left) ^ text.length)
 
 
+cdef inline uint32_t tail_of(const uint8_t *data, Py_ssize_t size) noexcept nogil:
+    """The 0 to 3 bytes behind the last whole block."""
+    cdef uint32_t tail = 0
+    cdef Py_ssize_t i = size
+    while i & 3:
+        i -= 1
+        tail = (tail << 8) | data[i]
+    return tail
+
+
+cdef inline uint32_t hash_after(
+    const Prefix *prefix, const uint8_t *data, Py_ssize_t size, uint64_t tail
+) noexcept nogil:
+    """`hash_of` the prefix grown by a text with this `tail_of`, for many prefixes of one text."""
+    cdef uint64_t window = prefix.left
+    cdef uint32_t state = prefix.state
+    cdef uint32_t shift = prefix.shift
+    cdef Py_ssize_t i
+    for i in range(0, size - 3, 4):
+        window |= <uint64_t>block_at(data + i) << shift
+        state = absorb(state, <uint32_t>window)
+        window >>= 32
+    window |= tail << shift
+    if shift + 8 * <uint32_t>(size & 3) >= 32:
+        state = absorb(state, <uint32_t>window)
+        window >>= 32
+    return finish(state ^ mix(<uint32_t>window) ^ (prefix.length + <uint32_t>size))
+
+
 cdef int open_text(object string, uint8_t *stack, Text *text) except -1:
     """Point `text` to the low 8 bits of each character of the str `string`.
 
@@ -240,7 +269,7 @@ cdef class RendezvousTable(NodeTable):
     cdef Py_ssize_t best(self, object key) except -1:
         cdef uint8_t stack[STACK_SIZE]
         cdef Text text
-        cdef uint32_t score
+        cdef uint32_t score, tail
         cdef uint32_t high = 0
         cdef Py_ssize_t best = 0
         cdef Py_ssize_t i
@@ -251,8 +280,9 @@ cdef class RendezvousTable(NodeTable):
             key = repr(key) if PyBytes_CheckExact(key) else format(key)
             open_text(key, stack, &text)
         try:
+            tail = tail_of(text.data, text.size)
             for i in range(self.count):
-                score = hash_of(absorb_text(self.prefixes[i], text.data, text.size))
+                score = hash_after(&self.prefixes[i], text.data, text.size, tail)
                 if i == 0 or score > high or (score == high and self.names[i] > self.names[best]):
                     high = score
                     best = i

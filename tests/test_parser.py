@@ -553,6 +553,27 @@ def test_the_keys_of_a_result_are_the_callers_own_objects(core: Any) -> None:
     assert [key is given for key, given in zip(result, keys, strict=True)] == [True, True]
 
 
+@pytest.mark.parametrize("kind", [replies.GET_MANY, replies.GETS_MANY])
+def test_a_fetch_of_many_adds_to_a_dict_that_is_given(core: Any, kind: int) -> None:
+    cas = b" 7" if kind == replies.GETS_MANY else b""
+    found: dict[Any, Any] = {"other": b"before"}
+    parser = core.ReplyParser()
+    feed(parser, b"VALUE a 0 1%b\r\n1\r\nEND\r\n" % cas)
+    assert parser.parse(kind, b"get a b\r\n", ["a", "b"], found) is found
+    assert found == {"other": b"before", "a": (b"1", b"7") if cas else b"1"}
+
+
+@pytest.mark.parametrize("kind", [replies.GET, replies.GETS])
+def test_a_fetch_of_one_gives_the_dict_that_is_its_default(core: Any, kind: int) -> None:
+    default: dict[Any, Any] = {}
+    parser = core.ReplyParser()
+    feed(parser, b"END\r\n")
+    assert parser.parse(kind, b"get a\r\n", "a", default) is default
+    feed(parser, b"VALUE a 0 1%b\r\n1\r\nEND\r\n" % (b" 7" if kind == replies.GETS else b""))
+    parser.parse(kind, b"get a\r\n", "a", default)
+    assert default == {}
+
+
 def test_noreply_answers_are_set_aside_up_to_the_barrier(core: Any) -> None:
     parser = core.ReplyParser()
     feed(parser, b"STORED\r\nSERVER_ERROR out of memory\r\nCLIENT")

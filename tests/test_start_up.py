@@ -18,7 +18,15 @@ SOURCE = str(Path(cymemcache.__file__).parents[1])
 
 HEAVY = ("ssl", "logging", "pickle", "typing", "inspect", "dataclasses", "re", "json", "zlib")
 
-COMPILED = ("parser_c", "requests_c", "rendezvous_c", "ketama_c", "exchange_c", "calls_c")
+COMPILED = (
+    "parser_c",
+    "requests_c",
+    "rendezvous_c",
+    "ketama_c",
+    "exchange_c",
+    "calls_c",
+    "scatter_c",
+)
 
 # Makes the compiled modules those of a pure wheel: not there.
 WITHOUT_EXTENSION = """

@@ -94,6 +94,11 @@ class Errand:
         except Exception as error:
             self.outcome = Failed(error)
 
+    def take_over(self, exchange: Exchange, outcome: Any) -> None:
+        """Be what another has brought so far, on a connection of the client's."""
+        self.exchange = exchange
+        self.outcome = outcome
+
     @property
     def wait_seconds(self) -> float:
         """How long it may wait for a free connection."""
@@ -220,7 +225,8 @@ def gather(errands: Sequence[Errand]) -> None:
     """Run `errands`; afterwards each has its `outcome`, and all connections have gone back."""
     try:
         for errand in errands:
-            errand.start()
+            if errand.exchange is None:  # else it was taken over
+                errand.start()
         _run(errands)
         _run_in_line([errand for errand in errands if errand.must_wait])
     except BaseException:

@@ -12,6 +12,7 @@ from types import MethodType
 
 from .calls import is_unreachable
 from .commands import Commands, listed, listed_items
+from .core import fetch_from_all
 from .core.replies import (
     BARRIER_REQUEST,
     DELETE_MANY,
@@ -114,14 +115,14 @@ class ScatterGather:
             return getattr(client, name)(part.keys)
 
         parts, _ = self._scattered(name, keys, kind, begin, call, fetches=True)
-        found: dict[Any, Any] = {}
+        found: dict[Any, Any] | None = None
         for part in parts:
-            if not part.failed:
-                if found:
-                    found.update(part.result)
-                else:
+            if not part.failed and part.result is not found:
+                if found is None:
                     found = part.result
-        return found
+                else:
+                    found.update(part.result)
+        return {} if found is None else found
 
     def _set_many(
         self,
@@ -333,10 +334,21 @@ class ScatterGather:
         convert: Callable[[Any], Any] | None = None,
     ) -> None:
         """Give every one of `parts` its result or its error."""
+        if fetch_from_all is not None and kind in (GET_MANY, GETS_MANY):
+            begun = fetch_from_all(name, _OURS[name], kind, parts)
+            if type(begun) is dict:
+                for part in parts:
+                    part.result = begun
+                return
+            if begun is not None:
+                for part, (exchange, request, outcome) in zip(parts, begun, strict=True):
+                    part.errand = Errand(part.client, request, kind, part.keys)
+                    part.errand.take_over(exchange, outcome)
         errands = []
         for part in parts:
-            if begin is not None and _has_ours(part.client, name):
+            if part.errand is None and begin is not None and _has_ours(part.client, name):
                 part.errand = begin(part.client, part)
+            if part.errand is not None:
                 errands.append(part.errand)
         for part in parts:
             if part.errand is None:
@@ -393,7 +405,10 @@ def _has_ours(client: Any, name: str) -> bool:
 
 def _check_keys(parts: list[Part]) -> None:
     """No key may be found on two nodes: values come under the keys without their server keys."""
-    if all(part.keys is part.given for part in parts):  # none has a server key
+    for part in parts:
+        if part.keys is not part.given:  # there are server keys
+            break
+    else:
         return
     nodes: dict[Any, Node] = {}
     for part in parts:

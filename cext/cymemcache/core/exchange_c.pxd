@@ -52,6 +52,8 @@ cdef class PlainExchange:
         object keys,
         object default,
     ) except -1
+    cdef bint is_stale_now(self) except -1
+    cdef object begun(self, bytes request, int kind, object keys, object default)
     cdef object rest(self, int64_t began, bint look)
     cpdef object step(self, int ready)
     cdef object parsed(self)
@@ -62,3 +64,7 @@ cdef class PlainExchange:
     cdef int check_signals(self) except -1
     cdef int acknowledge(self, list errors) except -1
     cdef bint is_fresh(self) except -1
+
+
+# Gives every one of `exchanges` whose outcome is `NEED_DATA` another, within `timeout` seconds.
+cdef int gathered(list exchanges, object timeout, list outcomes) except -1

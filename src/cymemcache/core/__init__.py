@@ -18,6 +18,7 @@ __all__ = [
     "RendezvousTable",
     "ReplyParser",
     "Requests",
+    "fetch_from_all",
     "fork_count",
     "gather",
     "impl",
@@ -45,6 +46,9 @@ if TYPE_CHECKING:
 
     # The outcomes of commands begun on several of them: `gather.gather`; None on the pure twin.
     gather: Any
+
+    # The usual fetch from several nodes in one compiled call; None on the pure twin.
+    fetch_from_all: Any
 
     # Numbers that the compiled way adds to.
     class Cells:
@@ -82,6 +86,7 @@ else:
             if os.name == "posix":
                 from .calls_c import Cells, IdleConnections, PlainCalls
                 from .exchange_c import PlainExchange, fork_count, gather
+                from .scatter_c import fetch_from_all
             impl = "c"
         except ImportError as error:
             if _wanted == "c":
@@ -95,7 +100,7 @@ else:
         from .rendezvous_py import RendezvousTable, murmur3_32
         from .requests_py import Requests
     if impl == "python" or os.name != "posix":
-        PlainExchange = fork_count = gather = None
+        PlainExchange = fork_count = gather = fetch_from_all = None
 
         class Cells:
             """What a client counts, which here is ordinary attributes."""

@@ -176,7 +176,8 @@ class ReplyParser:
 
         `kind` is one of the kinds in `replies`, `request` the bytes that were sent, `keys` the
         caller's own key (single fetches) or list of keys, `default` what a single fetch gives on
-        a miss.  After `NEED_DATA` call again with the same arguments once more has arrived.
+        a miss; where it is a dict, a fetch of many adds to it.  After `NEED_DATA` call again with
+        the same arguments once more has arrived.
         Raises where the connection must be closed: `MemcacheUnknownError` for an illegal reply,
         the server's error where the end of its reply cannot be known.
         """
@@ -454,7 +455,8 @@ class ReplyParser:
         cas = kind in (GETS, GETS_MANY)
         if self._kind == 0:
             self._kind = kind
-            self._result = {}
+            many = kind not in (GET, GETS)
+            self._result = default if many and type(default) is dict else {}
             self._items = []
             self._base = self._line_end = 0
             self._tokens = []

@@ -1,0 +1,148 @@
+# cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True
+# cython: initializedcheck=False, embedsignature=False
+"""The usual fetch from several nodes, compiled: all requests sent, all replies read into one dict.
+
+Whatever is not usual is left to `scatter.py` and `gather.py`, where the contracts are written down:
+a client whose method is another's, no idle plain connection, anything but a value or a miss for
+every key.  It must never do anything in another way than they do.
+"""
+
+from cpython.list cimport PyList_Append, PyList_GET_ITEM, PyList_GET_SIZE
+from cpython.object cimport PyObject
+
+from cymemcache.core.calls_c cimport PlainCalls, count_fetched
+from cymemcache.core.exchange_c cimport PlainExchange, gathered
+from cymemcache.core.replies import Failed, Undecoded
+
+cdef extern from "Python.h":
+    Py_ssize_t PyDict_GET_SIZE(object dictionary)
+    bint PyMethod_Check(object thing)
+    PyObject *PyMethod_GET_FUNCTION(object method)
+
+
+def fetch_from_all(str name not None, object ours, int kind, list parts not None):
+    """The keys of `parts` (`scatter.Part`) from their clients, as the method `name` has them.
+
+    A dict with the values of all, where all went well; nothing is left to be done then.  None where
+    something is not usual from the start; nothing was done then, and `ours` is what `name` has to
+    be.  Otherwise ``[(connection, request, outcome)]``, one for each part, as `gather` has them
+    before they have come to their end.
+    """
+    cdef Py_ssize_t count = PyList_GET_SIZE(parts)
+    cdef Py_ssize_t asked = 0
+    cdef Py_ssize_t i
+    cdef list clients = []
+    cdef list requests = []
+    cdef list keys = []
+    cdef list connections = []
+    cdef list outcomes = []
+    cdef dict found = {}
+    cdef bint usual = True
+    if count == 0:
+        return None
+    for part in parts:
+        client = part.client
+        if not isinstance(client, PlainCalls) or not is_function(getattr(client, name), ours):
+            return None
+        given = part.keys
+        PyList_Append(clients, client)
+        PyList_Append(keys, given)
+        PyList_Append(requests, getattr(client._requests, name)(given))
+        asked += PyList_GET_SIZE(given)
+    try:
+        if not take_all(clients, connections):
+            return None
+        for i in range(count):
+            PyList_Append(
+                outcomes,
+                begun(
+                    <PlainExchange>PyList_GET_ITEM(connections, i),
+                    <bytes>PyList_GET_ITEM(requests, i),
+                    kind,
+                    <object>PyList_GET_ITEM(keys, i),
+                    found,
+                ),
+            )
+        gathered(connections, (<PlainExchange>PyList_GET_ITEM(connections, 0)).timeout, outcomes)
+        for i in range(count):
+            if <object>PyList_GET_ITEM(outcomes, i) is not found or not parts[i].node.is_up:
+                usual = False
+        if not usual:
+            return [
+                (connections[i], requests[i], own(outcomes[i], keys[i], found))
+                for i in range(count)
+            ]
+        for i in range(count):
+            client = <object>PyList_GET_ITEM(clients, i)
+            connection = <object>PyList_GET_ITEM(connections, i)
+            connections[i] = None
+            give(client, connection)
+            count_fetched(
+                (<PlainCalls>client)._tally,
+                <list>PyList_GET_ITEM(keys, i),
+                found,
+                PyDict_GET_SIZE(found) == asked,
+            )
+        return found
+    except BaseException as error:
+        for connection in connections:
+            if connection is not None:
+                connection.discard()
+        for client in clients:
+            client._tally.failed(error)
+        raise
+
+
+cdef bint is_function(object method, object function) noexcept:
+    # By its exact type: a tracer's wrapper passes for the method that it wraps.
+    return PyMethod_Check(method) and PyMethod_GET_FUNCTION(method) == <PyObject *>function
+
+
+cdef bint take_all(list clients, list connections) except -1:
+    """Take an idle connection of each of `clients`; false where one has none of the usual kind."""
+    cdef PlainExchange connection
+    cdef PlainCalls client
+    for client in clients:
+        connection = None
+        if client._pool is not None and client._tally is not None:
+            connection = client._pool.taken()
+        if connection is not None:
+            if not connection.is_stale_now():
+                PyList_Append(connections, connection)
+                if (
+                    connection.timeout_ns
+                    == (<PlainExchange>PyList_GET_ITEM(connections, 0)).timeout_ns
+                ):
+                    continue
+            else:
+                connection.discard()
+        while PyList_GET_SIZE(connections):
+            connection = connections.pop()
+            give(clients[PyList_GET_SIZE(connections)], connection)
+        return False
+    return True
+
+
+cdef int give(PlainCalls client, PlainExchange connection) except -1:
+    if connection.unacknowledged > 0:
+        return client._pool.keep(connection)
+    return client._pool.given(connection)
+
+
+cdef object begun(
+    PlainExchange connection, bytes request, int kind, object keys, dict found
+):
+    """The outcome of a command that is under way from now on."""
+    try:
+        return connection.begun(request, kind, keys, found)
+    except Exception as error:
+        return Failed(error)
+
+
+cdef object own(object outcome, list keys, dict found):
+    """The outcome of one part, without the keys of others."""
+    cdef dict result
+    if outcome is not found and type(outcome) is not Undecoded:
+        return outcome
+    result = {key: found[key] for key in keys if key in found}
+    return result if outcome is found else Undecoded(result, outcome.items)
