@@ -8,6 +8,8 @@ way (`core.PlainCalls`), which leaves everything that is not usual to the method
 
 from __future__ import annotations
 
+from time import monotonic
+
 from .core.replies import (
     BARRIER_REQUEST,
     GET,
@@ -305,7 +307,7 @@ def may_retry(kind: int, error: BaseException, connection: Any) -> bool:
     """Whether a command can be sent once more, since the server had closed an idle connection.
 
     Not after a byte of the reply, not with noreply commands that may be lost, and not after a
-    timeout: the server may be at work on it.
+    timeout: the server may be at work on it.  Nor where that came late: it has its whole time again.
     """
     return (
         kind in _RETRIED
@@ -313,4 +315,10 @@ def may_retry(kind: int, error: BaseException, connection: Any) -> bool:
         and not connection.received
         and not connection.unacknowledged
         and not connection.forked()
+        and is_early(connection.timeout, connection.used_at_seconds)
     )
+
+
+def is_early(timeout: float | None, began: float) -> bool:
+    """Whether what `began` then can begin anew, and still end about when it has to."""
+    return timeout is None or monotonic() - began <= timeout / 8

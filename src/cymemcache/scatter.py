@@ -8,9 +8,10 @@ Nothing may be sent before every argument has been checked.
 
 from __future__ import annotations
 
+from time import monotonic
 from types import MethodType
 
-from .calls import is_unreachable
+from .calls import is_early, is_unreachable
 from .commands import Commands, listed, listed_items
 from .core import fetch_from_all
 from .core.replies import (
@@ -86,6 +87,7 @@ class ScatterGather:
 
     ignore_exc: bool
     default_noreply: bool
+    default_kwargs: dict[str, Any]
 
     def _partition(self, keys: list[Any]) -> tuple[list[Part], list[Any], Exception | None]:
         """The parts of `keys`, and those whose node cannot be asked now, with the reason."""
@@ -188,6 +190,7 @@ class ScatterGather:
         lost: list[Any] = []
         down: Exception | None = None
         gone: set[Node] = set()
+        began = monotonic()
         while keys:
             parts, unasked, reason = self._partition(keys)
             if fetches:
@@ -196,10 +199,12 @@ class ScatterGather:
             down, reason = down or reason, None
             self._run(name, parts, kind, begin, call)
             # Those of a node that was given a chance, and is not there yet, have other nodes; but
-            # without a `dead_timeout` it would be given another chance, and another.
+            # without a `dead_timeout` it would be given another chance, and another.  Nor is there
+            # time for others where a slow node has used it up.
             keys = []
+            early = is_early(self.default_kwargs["timeout"], began)
             for part in parts:
-                if part.failed and part.node.is_gone and part.node not in gone:
+                if part.failed and part.node.is_gone and part.node not in gone and early:
                     gone.add(part.node)
                     part.error = None
                     keys += part.given

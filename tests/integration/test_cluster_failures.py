@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import logging
 import re
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -409,6 +410,60 @@ def test_all_nodes_down(
     clock.advance(60)
     assert cluster.set_many(dict.fromkeys(keys, "v"), noreply=False) == []
     assert cluster.get_many(keys) == dict.fromkeys(keys, b"v")
+
+
+def test_no_call_takes_longer_than_its_timeouts_however_many_nodes_are_lost(
+    connect_all: Callable[..., Any],
+) -> None:
+    timeout = 1.5
+    with ExitStack() as stack:
+        servers = [stack.enter_context(EmbeddedServer()) for _ in range(5)]
+        cluster = connect_all(
+            [server.address for server in servers],
+            retry_attempts=0,
+            timeout=timeout,
+            connect_timeout=timeout,
+        )
+        names = [name_of(server.address) for server in servers]
+        for server in servers[:3]:
+            stack.enter_context(server.inject(Hang()))
+        for server in servers[3:]:
+            server.stop()
+
+        def key_with_nodes(*wanted: int) -> str:
+            """A key of the first of them, when that is dead of the second, and so on."""
+            hasher = RendezvousHash(names)
+            keys = [f"key-{number}" for number in range(2000)]
+            for place in wanted:
+                keys = [key for key in keys if hasher.get_node(key) == names[place]]
+                hasher.remove_node(names[place])
+            return keys[0]
+
+        # Where none of the rounds looked at the time, each of these would wait in a round of its own.
+        keys = [key_with_nodes(0), key_with_nodes(3, 1), key_with_nodes(3, 4, 2)]
+        began = time.monotonic()
+        with pytest.raises(OSError):
+            cluster.get_many(keys)
+        assert time.monotonic() - began < 2 * timeout
+
+
+@pytest.mark.parametrize("close", [0.1, 0.9])
+def test_a_fetch_begins_anew_only_where_there_is_time_for_it(close: float) -> None:
+    """`close`: the part of the timeout after which the server closes the connection."""
+    timeout = 2.0
+    with EmbeddedServer(recording=True) as server, Client(server.address, timeout=timeout) as one:
+        one.set("key", "value", noreply=False)
+        before = len(server.requests)
+        with server.inject(Hang(), times=1):
+            timer = threading.Timer(close * timeout, server.close_connections)
+            timer.start()
+            if close < 1 / 8:
+                assert one.get("key") == b"value"
+            else:
+                with pytest.raises(MemcacheUnexpectedCloseError):
+                    one.get("key")
+            timer.join()
+        assert len(server.requests) - before == (2 if close < 1 / 8 else 1)
 
 
 def test_without_retry_attempts_a_node_dies_at_its_first_failure(

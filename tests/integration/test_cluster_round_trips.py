@@ -197,6 +197,11 @@ def test_requests_are_cut_for_each_node(
 def stopped(process: MemcachedProcess) -> Iterator[Callable[[], None]]:
     """`process` neither reads nor accepts, until the function is called or the block left."""
     os.kill(process.pid, signal.SIGSTOP)
+    # A thread of it that runs on another processor may go on for a moment.
+    threads = list(Path(f"/proc/{process.pid}/task").iterdir())
+    wait_until(
+        lambda: all("\nState:\tT" in (thread / "status").read_text() for thread in threads)
+    )
 
     def go_on() -> None:
         os.kill(process.pid, signal.SIGCONT)
