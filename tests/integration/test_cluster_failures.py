@@ -432,7 +432,7 @@ def test_no_call_takes_longer_than_its_timeouts_however_many_nodes_are_lost(
 
         def key_with_nodes(*wanted: int) -> str:
             """A key of the first of them, when that is dead of the second, and so on."""
-            hasher = RendezvousHash(names)
+            hasher = RendezvousHash(list(names))
             keys = [f"key-{number}" for number in range(2000)]
             for place in wanted:
                 keys = [key for key in keys if hasher.get_node(key) == names[place]]

@@ -199,9 +199,7 @@ def stopped(process: MemcachedProcess) -> Iterator[Callable[[], None]]:
     os.kill(process.pid, signal.SIGSTOP)
     # A thread of it that runs on another processor may go on for a moment.
     threads = list(Path(f"/proc/{process.pid}/task").iterdir())
-    wait_until(
-        lambda: all("\nState:\tT" in (thread / "status").read_text() for thread in threads)
-    )
+    wait_until(lambda: all("\nState:\tT" in (thread / "status").read_text() for thread in threads))
 
     def go_on() -> None:
         os.kill(process.pid, signal.SIGCONT)
