@@ -307,7 +307,7 @@ def may_retry(kind: int, error: BaseException, connection: Any) -> bool:
     """Whether a command can be sent once more, since the server had closed an idle connection.
 
     Not after a byte of the reply, not with noreply commands that may be lost, and not after a
-    timeout: the server may be at work on it.  Nor where that came late: it has its whole time again.
+    timeout: the server may be at work on it.  Nor where that came late: all its time begins anew.
     """
     return (
         kind in _RETRIED

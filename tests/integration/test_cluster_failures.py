@@ -439,10 +439,10 @@ def test_no_call_takes_longer_than_its_timeouts_however_many_nodes_are_lost(
                 hasher.remove_node(names[place])
             return keys[0]
 
-        # Where none of the rounds looked at the time, each of these would wait in a round of its own.
+        # Where no round looked at the time, each of these would wait in a round of its own.
         keys = [key_with_nodes(0), key_with_nodes(3, 1), key_with_nodes(3, 4, 2)]
         began = time.monotonic()
-        with pytest.raises(OSError):
+        with pytest.raises((TimeoutError, ConnectionRefusedError)):
             cluster.get_many(keys)
         assert time.monotonic() - began < 2 * timeout
 
