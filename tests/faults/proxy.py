@@ -5,9 +5,10 @@ patched sockets, a tiny switch interval) is done to it:
 
     python -m faults.proxy HOST PORT MODE SEED TIMEOUT
 
-It prints its port, then obeys lines: ``calm`` ends the faults, the end of the input ends the proxy,
-which then prints as JSON how often it committed each.  TIMEOUT is that of the client, in seconds:
-what is "late" comes after that.  `FaultProxy` does all this from the side of a test.
+It prints its port, then obeys lines: ``calm`` ends the faults, which it says once nobody is refused
+any more; the end of the input ends the proxy, which then prints as JSON how often it committed each.
+TIMEOUT is that of the client, in seconds: what is "late" comes after that.  `FaultProxy` does all
+this from the side of a test.
 """
 
 from __future__ import annotations
@@ -21,8 +22,9 @@ import struct
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Coroutine, Iterator
 from types import TracebackType
+from typing import Any
 
 from cymemcache.testing.process import free_port
 from faults.schedule import Schedule
@@ -63,6 +65,7 @@ class _Proxy:
         self.counts: Counter[str] = Counter()
         self.numbers = itertools.count()
         self.tasks: set[asyncio.Task[None]] = set()
+        self.listening = asyncio.Lock()
 
     async def run(self) -> None:
         loop = asyncio.get_running_loop()
@@ -72,6 +75,7 @@ class _Proxy:
             line = os.read(0, 100)
             if line:
                 self.wild = False
+                self.start(self.say_calm())
             else:
                 ended.set()
 
@@ -102,12 +106,20 @@ class _Proxy:
             fault = schedule.on_connect() if self.wild else ""
             self.count(fault)
             if fault == "refusal":  # of those that come next
-                listener.shutdown(socket.SHUT_RDWR)
-                await asyncio.sleep(schedule.random.uniform(0, 0.05))
-                listener.listen(100)
-            task = asyncio.create_task(self.serve(client, schedule, fault))
-            self.tasks.add(task)
-            task.add_done_callback(self.tasks.discard)
+                async with self.listening:
+                    listener.shutdown(socket.SHUT_RDWR)
+                    await asyncio.sleep(schedule.random.uniform(0, 0.05))
+                    listener.listen(100)
+            self.start(self.serve(client, schedule, fault))
+
+    async def say_calm(self) -> None:
+        async with self.listening:
+            print("calm", flush=True)
+
+    def start(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(work)
+        self.tasks.add(task)
+        task.add_done_callback(self.tasks.discard)
 
     async def serve(self, client: socket.socket, schedule: Schedule, fault: str) -> None:
         loop = asyncio.get_running_loop()
@@ -257,10 +269,11 @@ class FaultProxy:
         self.counts: dict[str, int] = {}
 
     def calm(self) -> None:
-        """No more faults; those under way end as they will."""
-        assert self._process.stdin is not None
+        """No more faults; those under way end as they will, but nobody is refused any more."""
+        assert self._process.stdin is not None and self._process.stdout is not None
         self._process.stdin.write(b"calm\n")
         self._process.stdin.flush()
+        assert self._process.stdout.readline() == b"calm\n"
 
     def __enter__(self) -> FaultProxy:
         return self

@@ -94,3 +94,14 @@ def test_a_calm_proxy_is_not_noticed(running_memcached: Server) -> None:
                 while len(found) < len(right):
                     found += sock.recv(1 << 16)
                 assert found == right
+
+
+def test_a_proxy_that_was_calmed_refuses_nobody(running_memcached: Server) -> None:
+    with FaultProxy(running_memcached.address, "exact", "seed", 1.0) as proxy:
+        with pytest.raises(ConnectionRefusedError):
+            while True:
+                socket.create_connection(proxy.address, timeout=PATIENCE).close()
+        proxy.calm()
+        with socket.create_connection(proxy.address, timeout=PATIENCE) as sock:
+            sock.sendall(b"version\r\n")
+            assert sock.recv(1 << 16).startswith(b"VERSION ")
