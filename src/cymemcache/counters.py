@@ -13,6 +13,7 @@ from types import MappingProxyType
 
 from .core import Cells
 from .exchange import fork_count
+from .log import logger
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -204,7 +205,7 @@ class Tally(Cells):
         """`errors` came in answer to some of `commands` noreply commands."""
         number = len(errors)
         self.noreply_errors += number
-        _logger().warning(
+        logger().warning(
             "%s: %d of %d noreply commands failed; the first error: %s: %s",
             self._server,
             number,
@@ -220,14 +221,8 @@ class Tally(Cells):
     def report_lost(self, commands: int) -> None:
         """Count them, and say so."""
         self.count_lost(commands)
-        _logger().warning(
+        logger().warning(
             "%s: the connection failed with %d noreply commands not acknowledged",
             self._server,
             commands,
         )
-
-
-def _logger() -> Any:
-    from logging import getLogger
-
-    return getLogger("cymemcache")

@@ -17,6 +17,7 @@ from .cluster import HashClient
 from .configuration import MAX_SIZE, LatestConfiguration, parse_configuration
 from .core.replies import CONFIG
 from .exceptions import MemcacheUnknownCommandError
+from .log import logger
 from .poller import Poller
 
 TYPE_CHECKING = False
@@ -113,11 +114,7 @@ class AWSElastiCacheHashClient(HashClient):
             counts = self._latest.take(answer, monotonic())
             changes = self._follow() if counts else []
         if changes:
-            from logging import getLogger
-
-            getLogger("cymemcache").info(
-                "the cluster's configuration %d: %s", answer.version, ", ".join(changes)
-            )
+            logger().info("the cluster's configuration %d: %s", answer.version, ", ".join(changes))
 
     def _told(self) -> Configuration:
         """What the endpoint answers, on a connection of its own: its name may lead elsewhere."""
@@ -170,13 +167,10 @@ class AWSElastiCacheHashClient(HashClient):
         before, self._trouble = self._trouble, None if error is None else type(error)
         if self._trouble is before:
             return
-        from logging import getLogger
-
-        logger = getLogger("cymemcache")
         if error is None:
-            logger.info("the configuration endpoint %s answers again", self._cfg_node)
+            logger().info("the configuration endpoint %s answers again", self._cfg_node)
         else:
-            logger.warning(
+            logger().warning(
                 "the configuration endpoint %s does not tell the nodes, which stay as they are: "
                 "%s: %s",
                 *(self._cfg_node, type(error).__name__, error),

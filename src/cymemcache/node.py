@@ -14,6 +14,7 @@ from weakref import WeakSet
 
 from .exceptions import MemcacheNodeDownError
 from .health import DEAD, FAILING, UP, NodeHealth
+from .log import logger
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -74,9 +75,9 @@ class Node:
             self.is_gone = self.state == DEAD and isinstance(error, _NOBODY_THERE)
             state = self.state
         if changed and state == FAILING:
-            _logger().warning("node %s is failing: %s", self.name, self.cause)
+            logger().warning("node %s is failing: %s", self.name, self.cause)
         elif changed:
-            _logger().warning("node %s is dead, others have its keys: %s", self.name, self.cause)
+            logger().warning("node %s is dead, others have its keys: %s", self.name, self.cause)
         if changed and self._on_failure is not None:
             self._on_failure()
 
@@ -88,17 +89,11 @@ class Node:
             self.is_up = True
             self.is_gone = False
         if changed:
-            _logger().info("node %s is up again", self.name)
+            logger().info("node %s is up again", self.name)
 
     def down_error(self) -> MemcacheNodeDownError:
         """The error for a caller who was not admitted."""
         return MemcacheNodeDownError(f"node {self.name} is {self.state}: {self.cause}")
-
-
-def _logger() -> Any:
-    from logging import getLogger
-
-    return getLogger("cymemcache")
 
 
 _renewed: WeakSet[Any] = WeakSet()
