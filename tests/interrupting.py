@@ -34,6 +34,7 @@ from types import TracebackType
 from typing import Any
 
 from cymemcache import Client, HashClient, PooledClient
+from cymemcache.limited import LimitedPool
 from exchanges import MODULES, open_sockets
 from wire import PATIENCE
 
@@ -257,6 +258,8 @@ def no_descriptor_leaked(client: Any, most: int) -> Iterator[None]:
         found = connected_to(one.server)
         if found != known:
             raise Wrong(f"connections {found} are open, the pool knows of {known}")
+        if isinstance(pool, LimitedPool) and pool.used:
+            raise Wrong(f"of the slots {pool.used} nobody has the connections")
         # A node of several may have been interrupted last.
         if not (1 if client is one else 0) <= len(known) <= most:
             raise Wrong(f"{len(known)} connections for {most} users")

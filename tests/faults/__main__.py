@@ -27,7 +27,7 @@ RUNS = {
     "greenlets": ["--storm", "greenlets"],
     "futures": ["--storm", "futures"],
 }
-SHARED_BY = ("Client",)
+SHARED_BY = ("Client", "PooledClient", "HashClient", "HashClient, pooled", "HashClient, mortal")
 
 
 def chaos(*options: str, seconds: float, **environment: str) -> subprocess.CompletedProcess[str]:

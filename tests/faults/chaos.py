@@ -21,8 +21,6 @@ import argparse
 import ctypes
 import faulthandler
 import json
-import logging
-import os
 import random
 import signal
 import threading
@@ -31,12 +29,15 @@ import traceback
 from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any
+from contextlib import ExitStack
+from typing import Any, NamedTuple
 
-from cymemcache import Client, __impl__
+from clusters import name_of
+from cymemcache import Client, HashClient, PooledClient, __impl__
+from cymemcache.log import logger
 from cymemcache.serde import SignedSerde
 from cymemcache.testing import MemcachedProcess
-from faults.model import User, Wrong
+from faults.model import NODE_RETRY_SECONDS, User, Wrong
 from faults.proxy import FaultProxy
 from faults.schedule import MODES
 from interrupting import Interrupted, no_descriptor_leaked, within_the_client
@@ -45,6 +46,7 @@ from wire import PATIENCE
 
 TIMEOUT = 0.3  # seconds, of the client: many faults cost as much
 USERS = 4
+NODES = 3  # of a cluster
 
 
 class Careless(Client):
@@ -59,8 +61,47 @@ class Careless(Client):
         raise error
 
 
-#: Clients that can be tried: functions of the proxy's address and the options.
-CLIENTS: dict[str, Callable[..., Any]] = {"Client": Client, "Careless": Careless}
+class CarelessCluster(HashClient):
+    client_class = Careless
+
+
+class Subject(NamedTuple):
+    """A client that can be tried: its class, options of its own, and whether keys stay in place."""
+
+    kind: type
+    options: dict[str, Any]
+    exact: bool = True
+
+    @property
+    def nodes(self) -> int:
+        return NODES if issubclass(self.kind, HashClient) else 1
+
+    def connections(self, users: int) -> int:
+        """How many it may have at most to each of its servers."""
+        most: int = self.options.get("max_pool_size", 2 * users)
+        return most
+
+
+# Users have to wait for connections.
+FEWER = {"max_pool_size": USERS - 1}
+# Nodes that fail are never dead, so no key ever moves.
+STEADY = {"retry_attempts": 1 << 30, "retry_timeout": NODE_RETRY_SECONDS}
+# They die and come back all the time.
+MORTAL = {
+    "retry_attempts": 1,
+    "retry_timeout": NODE_RETRY_SECONDS,
+    "dead_timeout": 2 * NODE_RETRY_SECONDS,
+}
+#: Clients that can be tried.
+CLIENTS = {
+    "Client": Subject(Client, {}),
+    "PooledClient": Subject(PooledClient, FEWER),
+    "HashClient": Subject(HashClient, STEADY),
+    "HashClient, pooled": Subject(HashClient, {**STEADY, **FEWER, "use_pooling": True}),
+    "HashClient, mortal": Subject(HashClient, MORTAL, exact=False),
+    "Careless": Subject(Careless, {}),
+    "CarelessCluster": Subject(CarelessCluster, STEADY),
+}
 
 
 class Run:
@@ -204,9 +245,8 @@ class Run:
         for thread in threads:
             thread.join(max(end - time.monotonic(), 0))
             if thread.is_alive():
-                self.wrong.append(f"{thread} hangs")
                 faulthandler.dump_traceback()
-                os._exit(1)
+                raise Wrong(f"{thread} hangs")
 
 
 STORMS = ("calm", "exceptions", "signals", "greenlets", "futures")
@@ -227,23 +267,34 @@ def main() -> int:
         # Interruptions that fall into a finalizer, or into the last lines of a thread.
         sys.unraisablehook = threading.excepthook = lambda _: None
     # Neither the locks of logging's handlers nor those of an import survive an interruption.
-    logging.getLogger("cymemcache").disabled = True
+    logger().disabled = True
     "a host's name".encode("idna")
     wrong: list[str] = []
-    with (
-        MemcachedProcess() as server,
-        FaultProxy(server.address, given.faults, given.seed, TIMEOUT) as proxy,
-    ):
+    subject = CLIENTS[given.client]
+    with ExitStack() as stack:
+        servers = [stack.enter_context(MemcachedProcess()) for _ in range(subject.nodes)]
+        proxies = [  # which start at the same time
+            FaultProxy(server.address, given.faults, f"{given.seed}-{number}", TIMEOUT)
+            for number, server in enumerate(servers)
+        ]
+        for proxy in proxies:
+            stack.enter_context(proxy)
         serde = SignedSerde(b"the secret of the test") if given.signed else None
         options = {"timeout": TIMEOUT, "connect_timeout": TIMEOUT, "serde": serde}
-        client = CLIENTS[given.client](proxy.address, **options)
+        addresses = [proxy.address for proxy in proxies]
+        where = addresses if subject.nodes > 1 else addresses[0]
+        client = subject.kind(where, **options, **subject.options)
+        pids = {
+            name_of(address): server.pid for address, server in zip(addresses, servers, strict=True)
+        }
         flips = given.faults == "flips"
         users = [
             User(
                 client,
+                pids,
                 f"user{number}",
                 given.seed,
-                exact=given.faults == "exact",
+                exact=given.faults == "exact" and subject.exact,
                 trusting=flips and not given.signed,
                 plain=not given.signed,
             )
@@ -251,10 +302,11 @@ def main() -> int:
         ]
         run = Run(users, given.seed, given.seconds)
         try:
-            with no_descriptor_leaked(client, 2 * given.users):
+            with no_descriptor_leaked(client, subject.connections(given.users)):
                 getattr(run, given.storm)()
                 wrong = run.wrong
-                proxy.calm()
+                for proxy in proxies:
+                    proxy.calm()
                 if not wrong:
                     for user in users:
                         user.forget()
@@ -265,7 +317,7 @@ def main() -> int:
         "implementation": __impl__,
         "commands": sum(user.commands for user in users),
         "landed": run.landed,
-        "faults": proxy.counts,
+        "faults": sum((Counter(proxy.counts) for proxy in proxies), Counter[str]()),
         "errors": sum((user.errors for user in users), Counter[str]()),
         "rejected": serde.rejected if serde else 0,
         "wrong": wrong,

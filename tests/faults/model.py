@@ -2,9 +2,11 @@
 
 A `User` gives random commands to a client that others use too, and holds every result against what
 can be.  A command that failed may have been executed, may still be, or never will be; a noreply
-command is known to have been executed once a later command of the same thread was answered and the
-client has counted neither an error nor a loss.  A user knows all that happens to keys of its own;
-keys that users share hold what somebody has written under them, or nothing.
+command is known to have been executed once a later command of the same thread was answered by the
+same server and the client has counted neither an error nor a loss.  Of a cluster it is not asked
+which node has which key: there an answer settles the noreply commands on the keys it is about, and
+one that all nodes give those on all keys.  A user knows all that happens to keys of its own; keys
+that users share hold what somebody has written under them, or nothing.
 
 A value tells its key and its number, and everything else in it follows from those two.
 
@@ -19,10 +21,10 @@ import random
 from collections import Counter
 from collections.abc import Callable, Iterable
 from threading import get_ident
-from time import monotonic
+from time import monotonic, sleep
 from typing import Any, TypeAlias
 
-from cymemcache import Client, MemcacheError, MemcacheIllegalInputError
+from cymemcache import MemcacheError, MemcacheIllegalInputError
 from wire import PATIENCE
 
 State: TypeAlias = int | None  # of a key: the number of the value it holds
@@ -34,6 +36,7 @@ OWN_KEYS, SHARED_KEYS = 6, 4
 LIMBO_MOST = 6  # commands of unknown fate, after which a key is of little use any more
 NOTES_MOST = 200
 ERRORS_MOST = 60
+NODE_RETRY_SECONDS = 0.005  # between two tries of a node that is failing
 SIZES = (0, 0, 20, 300, 3000, 3000, 40_000, 100_000)
 
 _numbers = itertools.count(1)
@@ -112,12 +115,14 @@ class User:
 
     `exact` says that results must be exactly right; else only that a value was written under the
     key it is read from.  `trusting` is less than that: any value will do, where bytes are changed
-    on the way.  `plain` values can be counted with and appended to, others cannot.
+    on the way.  `plain` values can be counted with and appended to, others cannot.  `pids` are, by
+    their names, those of the servers that the client has: more than one are a cluster.
     """
 
     def __init__(
         self,
-        client: Client,
+        client: Any,
+        pids: dict[str, int],
         name: str,
         seed: str,
         exact: bool = True,
@@ -125,6 +130,8 @@ class User:
         plain: bool = True,
     ) -> None:
         self.client = client
+        self.pids = pids
+        self.is_cluster = len(pids) > 1
         self.name = name
         self.random = random.Random(f"{seed}-{name}")
         self.exact = exact
@@ -169,14 +176,29 @@ class User:
         result = self.give(name, *args, **options)
         if self.counted != self.counts():
             self.forget()
-        settled = {key: self.after_noreply(*one) for key, one in self.pending.items()}
+        settled = {
+            key: self.after_noreply(*one)
+            for key, one in self.pending.items()
+            if self.settles(args, key.name)
+        }
         for key in settled.keys() - set(about):
             key.state = settled[key]
-        self.counter_least += self.counter_pending
-        self.noted = self.noted | self.notes_pending
-        self.forget()
+        if self.settles(args, self.counter):
+            self.counter_least += self.counter_pending
+            self.counter_pending = 0
+        if self.settles(args, self.log):
+            self.noted = self.noted | self.notes_pending
+            self.notes_pending = frozenset()
+        self.pending = {key: one for key, one in self.pending.items() if key not in settled}
         self.settled = settled
         return result
+
+    def settles(self, args: tuple[Any, ...], name: str) -> bool:
+        """Whether the answer to a command with `args` tells that those on key `name` are done."""
+        if not self.is_cluster or not args or isinstance(args[0], bytes):  # of no key
+            return True
+        asked = args[0]
+        return name == asked if isinstance(asked, str) else name in asked
 
     def tell(self, name: str, *args: Any) -> bool:
         """A noreply command; whether its effect is known after the next one that is answered."""
@@ -193,7 +215,9 @@ class User:
             return getattr(self.client, name)(*args, **options)
         except MemcacheIllegalInputError:
             raise
-        except (MemcacheError, OSError) as error:
+        except (MemcacheError, OSError, RuntimeError) as error:
+            if isinstance(error, RuntimeError) and "pool_wait_timeout" not in str(error):
+                raise
             self.forget()
             self.errors[type(error).__name__] += 1
             raise Failed from None
@@ -203,7 +227,8 @@ class User:
 
     def counts(self) -> Any:
         """What stays the same as long as no noreply command was refused or lost, in one thread."""
-        return get_ident(), self.client.noreply_errors, self.client.noreply_lost
+        counters = self.client.counters
+        return get_ident(), counters.noreply_errors, counters.noreply_lost
 
     def forget(self) -> None:
         """What noreply commands have done so far will never be known."""
@@ -358,6 +383,7 @@ class User:
             name = f"{self.name}-counter-{next(self.names)}"
             # An add that comes late does no harm, as a set would.
             self.ask("add", name, b"1000", noreply=False)
+            self.counter_pending = 0
             self.counter, self.counter_least, self.counter_most = name, 1000, 1000
         delta = self.random.randrange(1, 5)
         self.counter_most += delta
@@ -377,6 +403,7 @@ class User:
         if not self.log or len(self.notes) > NOTES_MOST:
             name = f"{self.name}-log-{next(self.names)}"
             self.ask("add", name, b",", noreply=False)
+            self.notes_pending = frozenset()
             self.log, self.notes, self.noted = name, set(), frozenset()
         name = self.random.choice(["append", "prepend", "get"])
         if name == "get":
@@ -418,19 +445,27 @@ class User:
     def others(self) -> None:
         choice = self.random.random()
         if choice < 0.3:
-            version = self.ask("version")
-            if self.exact and not version[:1].isdigit():
-                raise Wrong(f"version: {version!r}")
+            for version in self.by_node(self.ask("version")).values():
+                if self.exact and not version[:1].isdigit():
+                    raise Wrong(f"version: {version!r}")
         elif choice < 0.5:
-            stats = self.ask("stats")
-            if self.exact and not isinstance(stats[b"pid"], int):
-                raise Wrong(f"stats: {stats}")
+            stats = self.by_node(self.ask("stats"))
+            pids = {name: one.get(b"pid") for name, one in stats.items()}
+            if self.exact and pids != self.pids:
+                raise Wrong(f"stats of {pids}, the servers are {self.pids}")
         elif choice < 0.7:
-            version = self.ask("raw_command", b"version")
-            if self.exact and not version.startswith(b"VERSION "):
-                raise Wrong(f"raw_command: {version!r}")
+            for line in self.by_node(self.ask("raw_command", b"version")).values():
+                if self.exact and not line.startswith(b"VERSION "):
+                    raise Wrong(f"raw_command: {line!r}")
         elif choice < 0.8:
             self.give("close")
+
+    def by_node(self, answer: Any) -> dict[str, Any]:
+        """What each server has answered."""
+        answers = dict(answer) if self.is_cluster else dict.fromkeys(self.pids, answer)
+        if answers.keys() != self.pids.keys():
+            raise Wrong(f"answers of {list(answers)}, the nodes are {list(self.pids)}")
+        return answers
 
     def recovers(self) -> None:
         """With no more faults, results are right after as many errors as there can be."""
@@ -443,11 +478,13 @@ class User:
                 stored = self.ask("set", key.name, value, noreply=False)
                 found = self.ask("get", key.name)
                 if stored is True and found == value:
+                    self.ask("version")  # of all nodes
                     break
                 if self.exact or found not in (None, value):
                     raise Wrong(f"get {key.name}: {found!r} after {stored}")
             except Failed:
-                pass
+                if self.is_cluster:
+                    sleep(NODE_RETRY_SECONDS)
         else:
             raise Wrong(f"the client does not recover: {self.errors - before}")
         if self.exact:

@@ -5,10 +5,10 @@ patched sockets, a tiny switch interval) is done to it:
 
     python -m faults.proxy HOST PORT MODE SEED TIMEOUT
 
-It prints its port, then obeys lines: ``calm`` ends the faults, which it says once nobody is refused
-any more; the end of the input ends the proxy, which then prints as JSON how often it committed each.
-TIMEOUT is that of the client, in seconds: what is "late" comes after that.  `FaultProxy` does all
-this from the side of a test.
+It prints its port, then obeys lines: ``calm`` ends the faults, and is repeated once nobody is
+refused any more; the end of the input ends the proxy, which then prints as JSON how often it
+committed each.  TIMEOUT is that of the client, in seconds: what is "late" comes after that.
+`FaultProxy` does all this from the side of a test.
 """
 
 from __future__ import annotations
@@ -263,19 +263,22 @@ class FaultProxy:
             stdout=subprocess.PIPE,
             env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
         )
-        assert self._process.stdout is not None
-        self.address = ("127.0.0.1", int(self._process.stdout.readline()))
+        #: where it listens, within the block
+        self.address = ("127.0.0.1", 0)
         #: how often it has committed each fault, once it has ended
         self.counts: dict[str, int] = {}
 
     def calm(self) -> None:
         """No more faults; those under way end as they will, but nobody is refused any more."""
-        assert self._process.stdin is not None and self._process.stdout is not None
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
         self._process.stdin.write(b"calm\n")
         self._process.stdin.flush()
         assert self._process.stdout.readline() == b"calm\n"
 
     def __enter__(self) -> FaultProxy:
+        assert self._process.stdout is not None
+        self.address = ("127.0.0.1", int(self._process.stdout.readline()))
         return self
 
     def __exit__(
