@@ -579,18 +579,23 @@ cdef class ReplyParser(ReplyStream):
         at += 2
         if memcmp(text + at + size, b"\r\nEND\r\n", 7) != 0:
             return None
-        if self.decode == D_RAW or flags == 0:
-            value = PyBytes_FromStringAndSize(text + at, size)
-        elif flags == F_TEXT:
-            try:
-                value = PyUnicode_DecodeUTF8(text + at, size, NULL)
-            except UnicodeDecodeError:
-                return None
-        else:
+        value = self.usual_value(text + at, size, flags)
+        if value is None:
             return None
         self.start = self.end
         self.scanned = 0
         return value
+
+    cdef inline object usual_value(self, const char *data, uint64_t size, uint64_t flags):
+        """Bytes, or str where it says so; None for anything else."""
+        if self.decode == D_RAW or flags == 0:
+            return PyBytes_FromStringAndSize(data, size)
+        if flags != F_TEXT:
+            return None
+        try:
+            return PyUnicode_DecodeUTF8(data, size, NULL)
+        except UnicodeDecodeError:
+            return None
 
     def answer(
         self, data, int kind, bytes request not None, object keys=None, object default=None
@@ -1025,14 +1030,8 @@ cdef class ReplyParser(ReplyStream):
             at += 2
             if text[at + size] != 13 or text[at + size + 1] != 10:
                 break
-            if self.decode == D_RAW or flags == 0:
-                value = PyBytes_FromStringAndSize(text + at, size)
-            elif flags == F_TEXT:
-                try:
-                    value = PyUnicode_DecodeUTF8(text + at, size, NULL)
-                except UnicodeDecodeError:
-                    break
-            else:
+            value = self.usual_value(text + at, size, flags)
+            if value is None:
                 break
             PyDict_SetItem(self.result, <object>PyList_GET_ITEM(keys, self.index), value)
             self.start = at + size + 2
