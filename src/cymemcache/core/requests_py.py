@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from typing import Any
 
 _exact = arguments.exact
+_BUILT_IN = {bytes, str, int}  # types of values that no serde is asked about
 _BLANKS = b"\t\n\x0b\x0c\r \x00"
 
 
@@ -57,14 +58,17 @@ class Requests:
         self._max_request_size = max_request_size
         self._serialize = serialize
         self._stock = bool(stock)
+        self._stores_bytes = serialize is None or self._stock  # as they are, with flags 0
 
     # -- keys ----------------------------------------------------------------------------------
 
     def key(self, key: Any) -> bytes:
         """The key as it is sent: with the prefix, encoded, validated."""
-        if isinstance(key, str):
+        if type(key) is str and key.isascii():
+            wire = key.encode()
+        elif isinstance(key, str):
             try:
-                wire: bytes = str.encode(key, "utf-8" if self._unicode else "ascii")
+                wire = str.encode(key, "utf-8" if self._unicode else "ascii")
             except UnicodeEncodeError:
                 raise arguments.key_encoding_error(key, self._unicode) from None
         elif isinstance(key, bytes):
@@ -76,13 +80,36 @@ class Requests:
             raise arguments.key_error(key, wire)
         return wire
 
+    def _joined(self, keys: Sequence[Any]) -> bytes:
+        """All `keys` as they are sent, with a space between two.
+
+        Empty where there is anything unusual about them, which `key` looks at one by one.
+        """
+        prefix = self._prefix
+        try:
+            line = " ".join(keys).encode("utf-8" if self._unicode else "ascii")
+        except (TypeError, UnicodeEncodeError):
+            return b""  # there are bytes among them, or what is no key
+        if prefix:
+            line = prefix + line.replace(b" ", b" " + prefix)
+        wires = line.split()
+        # Nothing blank but one space between each two.
+        if (
+            len(wires) == len(keys)
+            and line.split(b" ") == wires
+            and b"\x00" not in line
+            and max(map(len, wires)) <= MAX_KEY_LENGTH
+        ):
+            return line
+        return b""
+
     # -- retrieval -----------------------------------------------------------------------------
 
     def get(self, key: Any) -> bytes:
-        return b"get " + self.key(key) + b"\r\n"
+        return b"get %b\r\n" % self.key(key)
 
     def gets(self, key: Any) -> bytes:
-        return b"gets " + self.key(key) + b"\r\n"
+        return b"gets %b\r\n" % self.key(key)
 
     def gat(self, key: Any, exptime: int) -> bytes:
         wire = self.key(key)
@@ -101,10 +128,11 @@ class Requests:
     def _fetch_many(self, verb: bytes, keys: Sequence[Any]) -> bytes:
         if not keys:
             raise ValueError("keys must not be empty")
-        wires = list(map(self.key, keys))
-        line = verb + b" ".join(wires) + b"\r\n"
+        joined = self._joined(keys) or b" ".join(map(self.key, keys))
+        line = b"%b%b\r\n" % (verb, joined)
         if len(line) <= self._max_request_size:
             return line
+        wires = joined.split(b" ")
         lines: list[bytes] = []
         start = 0
         size = len(verb) + 1
@@ -129,17 +157,12 @@ class Requests:
         flags: int | None = None,
     ) -> bytes:
         wire = self.key(key)
-        exptime = _exptime(exptime)
+        if type(exptime) is not int or exptime:
+            exptime = _exptime(exptime)
         data, flags = self._data(key, value, flags)
-        return b"%b %b %d %d %d%b\r\n%b\r\n" % (
-            verb,
-            wire,
-            flags,
-            exptime,
-            len(data),
-            b" noreply" if noreply else b"",
-            data,
-        )
+        tail = b" noreply" if noreply else b""
+        header = b"%b %b %d %d %d%b\r\n" % (verb, wire, flags, exptime, len(data), tail)
+        return b"".join((header, data, b"\r\n"))
 
     def cas(
         self,
@@ -152,17 +175,12 @@ class Requests:
     ) -> bytes:
         wire = self.key(key)
         token = _cas(cas)
-        exptime = _exptime(exptime)
+        if type(exptime) is not int or exptime:
+            exptime = _exptime(exptime)
         data, flags = self._data(key, value, flags)
-        return b"cas %b %d %d %d %b%b\r\n%b\r\n" % (
-            wire,
-            flags,
-            exptime,
-            len(data),
-            token,
-            b" noreply" if noreply else b"",
-            data,
-        )
+        tail = b" noreply" if noreply else b""
+        header = b"cas %b %d %d %d %b%b\r\n" % (wire, flags, exptime, len(data), token, tail)
+        return b"".join((header, data, b"\r\n"))
 
     def store_many(
         self,
@@ -175,24 +193,38 @@ class Requests:
         exptime = _exptime(exptime)
         given = None if flags is None else _uint(flags, "flags", UINT32_MAX)
         tail = b" noreply\r\n" if noreply else b"\r\n"
+        if type(items) is not list:
+            items = list(items)
+        joined = b""
+        # A serde may change the list: with that, each item is looked at when it is its turn.
+        if self._stores_bytes and _BUILT_IN.issuperset([type(value) for _, value in items]):
+            joined = self._joined([key for key, _ in items])
+        wires = iter(joined.split(b" ")) if joined else None
         parts = []
         for key, value in items:
-            wire = self.key(key)
-            data, item_flags = self._data(key, value, given)
-            parts.append(b"%b %b %d %d %d%b" % (verb, wire, item_flags, exptime, len(data), tail))
+            wire = next(wires) if wires else self.key(key)
+            data, own = self._data(key, value, given)
+            parts.append(b"%b %b %d %d %d%b" % (verb, wire, own, exptime, len(data), tail))
             parts.append(data)
             parts.append(b"\r\n")
         return b"".join(parts)
 
     def _data(self, key: Any, value: Any, flags: int | None) -> tuple[bytes, int]:
         """The bytes to store for `value`, and their flags."""
+        if (
+            flags is None
+            and self._stores_bytes
+            and type(value) is bytes
+            and len(value) <= self._max_value_size
+        ):
+            return value, FLAG_BYTES
         if flags is not None:
             flags = _uint(flags, "flags", UINT32_MAX)
         own = FLAG_BYTES
         serialize = self._serialize
         if serialize is None:
             data = self._encoded(value, None)
-        elif self._stock and type(value) is bytes:
+        elif self._stock and type(value) is bytes:  # too large, or with flags of the caller's
             data = value
         elif self._stock and type(value) is str:
             try:
@@ -241,11 +273,15 @@ class Requests:
     # -- the rest ------------------------------------------------------------------------------
 
     def delete(self, key: Any, noreply: bool) -> bytes:
-        return b"delete " + self.key(key) + (b" noreply\r\n" if noreply else b"\r\n")
+        wire = self.key(key)
+        return b"delete %b%b\r\n" % (wire, b" noreply" if noreply else b"")
 
     def delete_many(self, keys: Sequence[Any], noreply: bool) -> bytes:
         tail = b" noreply\r\n" if noreply else b"\r\n"
-        return b"".join([b"delete " + self.key(key) + tail for key in keys])
+        if not keys:
+            return b""
+        joined = self._joined(keys) or b" ".join(map(self.key, keys))
+        return b"delete %b%b" % (joined.replace(b" ", tail + b"delete "), tail)
 
     def incr(self, key: Any, delta: int, noreply: bool) -> bytes:
         wire = self.key(key)
@@ -315,6 +351,8 @@ def _exptime(value: Any) -> int:
 
 
 def _uint(value: Any, name: str, most: int) -> int:
+    if type(value) is int and 0 <= value <= most:
+        return value
     return _integer(value, name, 0, most)
 
 
