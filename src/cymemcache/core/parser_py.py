@@ -11,17 +11,22 @@ from __future__ import annotations
 from ..exceptions import MemcacheError, MemcacheServerError
 from . import replies
 from .replies import (
+    ARITHMETIC,
     DECODE_LATER,
     DECODE_RAW,
+    DECODE_STOCK,
     FLAG_INTEGER,
     FLAG_LONG,
     FLAG_TEXT,
     GET,
+    GET_MANY,
     GETS,
     GETS_MANY,
     MAX_LINE_LENGTH,
     MAX_VALUE_SIZE,
+    MISS,
     NEED_DATA,
+    STORE_MANY,
     PartialFailure,
     Undecoded,
     broken_error,
@@ -36,7 +41,7 @@ from .replies import (
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
     from typing import Any
 
 _BUFFER_SIZE = 1 << 16  # what one receive can take
@@ -44,6 +49,13 @@ _DIRECT_SIZE = 1 << 15  # larger values are received into a buffer of their own
 _FIRST_TARGET = 1 << 20  # what is set aside for a value of which little has arrived
 _ERRORS_KEPT = 100  # of noreply commands; any further one stands as the first
 
+# How the stock serde reads values, by their flags.
+_READERS: dict[int, Callable[[bytes], Any]] = {
+    FLAG_TEXT: bytes.decode,
+    FLAG_INTEGER: int,
+    FLAG_LONG: int,
+}
+_OF_ONE = (GET, GETS)
 _MAX_FLAGS = (1 << 32) - 1
 _MAX_UINT64 = (1 << 64) - 1
 
@@ -52,6 +64,16 @@ _TRUE_FALSE: dict[int, dict[bytes, bool | None]] = {
     replies.CAS: {b"STORED": True, b"NOT_STORED": False, b"EXISTS": False, b"NOT_FOUND": None},
     replies.DELETE: {b"DELETED": True, b"NOT_FOUND": False},
     replies.TOUCH: {b"TOUCHED": True, b"NOT_FOUND": False},
+}
+# Replies that are one line, with its end.
+_WHOLE = {
+    kind: {line + b"\r\n": result for line, result in results.items()}
+    for kind, results in _TRUE_FALSE.items()
+}
+# Those of which a whole batch may consist.
+_USUAL_LINES = {
+    STORE_MANY: (b"STORED\r\n",),
+    replies.DELETE_MANY: (b"DELETED\r\n", b"NOT_FOUND\r\n"),
 }
 _REFUSALS = (
     b"BUSY",
@@ -77,7 +99,7 @@ class ReplyParser:
         decode: int = DECODE_RAW,
         max_value_size: int = replies.DEFAULT_MAX_VALUE_SIZE,
     ) -> None:
-        if decode not in (DECODE_RAW, replies.DECODE_STOCK, DECODE_LATER):
+        if decode not in (DECODE_RAW, DECODE_STOCK, DECODE_LATER):
             raise ValueError(f"decode must be one of replies.DECODE_*, not {decode!r}")
         if not 0 <= max_value_size <= MAX_VALUE_SIZE:
             raise ValueError(f"max_value_size must be from 0 to {MAX_VALUE_SIZE} bytes")
@@ -102,7 +124,7 @@ class ReplyParser:
         self._next = 0  # the first token not yet passed
         self._base = 0  # index of the line's first key among all keys
         self._line_end = 0  # offset of the request's next line
-        self._answered: set[int] = set()
+        self._passed: list[int] = []  # indexes of tokens before _next that were not answered
         self._lookup: dict[bytes, list[int]] | None = None
         self._value_index = 0
         self._value_flags = 0
@@ -212,40 +234,68 @@ class ReplyParser:
 
         Raises `MemcacheUnknownError` where more follows: whose that is cannot be known.
         """
-        if kind == GET and not self._kind and not self._data and not self._broken:
-            # The usual reply whole, without any state.
-            if data == b"END\r\n":
-                return default
-            end = data.find(b"\r\n")
-            words = data[:end].split(b" ")
-            if (
-                len(words) == 4
-                and words[1] == request[4:-2]
-                and words[0] == b"VALUE"
-                and request.startswith(b"get ")
-                and data.endswith(b"\r\nEND\r\n")
-            ):
-                size, flags = words[3], words[2]
-                value = data[end + 2 : -7]
-                if (
-                    size.isdigit()
-                    and len(size) <= 10
-                    # All of it: the line end of an empty value is not that of the line before.
-                    and end + 2 + int(size) + 7 == len(data)
-                    and len(value) <= self._max_value_size
-                    and flags.isdigit()
-                    and len(flags) <= 10
-                    and int(flags) <= _MAX_FLAGS
-                ):
-                    if self._decode == DECODE_RAW:
-                        return value
-                    decoded, done = self._decoded(value, int(flags))
-                    return decoded if done else Undecoded(value, [(keys, value, int(flags))])
+        # The usual reply whole, without any state.
+        if not self._kind and not self._data and not self._broken:
+            if kind in _OF_ONE:
+                result = self._whole_item(data, kind, request, keys, default)
+                if result is not NEED_DATA:
+                    return result
+            elif kind in _WHOLE:
+                whole = _WHOLE[kind]
+                if data in whole:
+                    return whole[data]
+            elif kind == ARITHMETIC:
+                # As many digits as cannot be too large a number.
+                if data[:-2].isdigit() and len(data) < 22 and data.endswith(b"\r\n"):
+                    return int(data)
+            elif kind == GET_MANY and len(keys) == 1:
+                found = self._whole_item(data, GET, request, keys[0], MISS)
+                if found is MISS:
+                    return {}
+                if type(found) is Undecoded:
+                    found.result = {keys[0]: found.result}
+                    return found
+                if found is not NEED_DATA:
+                    return {keys[0]: found}
+            elif kind == STORE_MANY and data == b"STORED\r\n" * len(keys):
+                return []
         self.feed(data)
         result = self.parse(kind, request, keys, default)
         if result is not NEED_DATA and self._pos < len(self._data) and kind != replies.RAW:
             raise extra_bytes_error(request)
         return result
+
+    def _whole_item(self, data: bytes, kind: int, request: bytes, key: Any, default: Any) -> Any:
+        """The result of a fetch of one key, `NEED_DATA` where `data` is not simply all of it."""
+        if data == b"END\r\n":
+            return default
+        end = data.find(b"\r\n")
+        words = data[:end].split(b" ")
+        cas = kind == GETS
+        if (
+            len(words) != 4 + cas
+            or request != (b"gets %b\r\n" if cas else b"get %b\r\n") % words[1]
+            or words[0] != b"VALUE"
+            or not data.endswith(b"\r\nEND\r\n")
+        ):
+            return NEED_DATA
+        flags, size = words[2], words[3]
+        value = data[end + 2 : -7]
+        if (
+            not size.isdigit()
+            or len(size) > 10
+            # All of it: the line end of an empty value is not that of the line before.
+            or end + 2 + int(size) + 7 != len(data)
+            or len(value) > self._max_value_size
+            or _digits(flags, 10, _MAX_FLAGS) < 0
+            or (cas and _digits(words[4], 20, _MAX_UINT64) < 0)
+        ):
+            return NEED_DATA
+        if self._decode == DECODE_RAW:
+            return (value, words[4]) if cas else value
+        decoded, done = self._decoded(value, int(flags))
+        result = (decoded, words[4]) if cas else decoded
+        return result if done else Undecoded(result, [(key, value, int(flags))])
 
     def _line(self, request: bytes, bare_newline: bool = False) -> bytes | None:
         """The next line without its end, None where it is not complete."""
@@ -282,12 +332,14 @@ class ReplyParser:
         raise error
 
     def _batch(self, kind: int, request: bytes, keys: Sequence[Any], default: Any) -> Any:
-        store = kind == replies.STORE_MANY
+        store = kind == STORE_MANY
         results = _TRUE_FALSE[replies.STORE if store else replies.DELETE]
         if self._kind == 0:
             self._kind = kind
             self._result = []
             self._error = None
+        for usual in _USUAL_LINES[kind]:
+            self._take_equal(len(keys), usual)
         while self.progress < len(keys):
             line = self._line(request)
             if line is None:
@@ -305,6 +357,13 @@ class ReplyParser:
         result: Any = self._result if store else True
         self._result = None
         return result if self._error is None else PartialFailure(result, self._error)
+
+    def _take_equal(self, count: int, line: bytes) -> None:
+        """Pass those of `count` replies that have arrived, where all of them are `line`."""
+        whole = min((len(self._data) - self._pos) // len(line), count - self.progress)
+        if self._data.startswith(line * whole, self._pos):
+            self._pos += len(line) * whole
+            self.progress += whole
 
     def _arithmetic(self, kind: int, request: bytes, keys: Any, default: Any) -> Any:
         line = self._line(request)
@@ -461,6 +520,7 @@ class ReplyParser:
             self._base = self._line_end = 0
             self._tokens = []
             self._begin_line(request)
+        at_once = not cas
         while True:
             if self._size >= 0:
                 value = self._value(request)
@@ -475,6 +535,9 @@ class ReplyParser:
                         self._items.append((key, value, flags))
                 self._result[key] = (decoded, self._value_cas) if cas else decoded
                 continue
+            if at_once:
+                at_once = False
+                self._take_usual(keys)
             line = self._line(request)
             if line is None:
                 return NEED_DATA
@@ -497,11 +560,48 @@ class ReplyParser:
             else:
                 raise server_error(line, request) or protocol_error(line, request)
 
+    def _take_usual(self, keys: Sequence[Any]) -> None:
+        """Take the items that have arrived whole, where they are what most replies consist of.
+
+        That is: they answer the next keys one by one, have the same flags, and no line end in their
+        values.  Anything else is left as it is, to be looked at item by item.
+        """
+        data = self._data[self._pos :]
+        parts = data.split(b"\r\n")
+        rest = parts.pop()
+        count = len(parts) // 2
+        words = parts[0].split(b" ") if count else []
+        if len(words) != 4 or len(data) > self._max_value_size:
+            return
+        flags = _digits(words[2], 10, _MAX_FLAGS)
+        if flags < 0:
+            return
+        headers, values = parts[: 2 * count : 2], parts[1 : 2 * count : 2]
+        tokens = self._tokens[self._next : self._next + count]
+        expected = (b"VALUE %b " + words[2] + b" %d").__mod__
+        if list(map(expected, zip(tokens, map(len, values), strict=False))) != headers:
+            return
+        first = self._base + self._next
+        asked = keys[first : first + count]
+        found: Iterable[Any] = values
+        if self._decode == DECODE_LATER or (self._decode == DECODE_STOCK and flags):
+            read = None if self._decode == DECODE_LATER else _READERS.get(flags)
+            if read is None:
+                self._items += [(k, v, flags) for k, v in zip(asked, values, strict=True)]
+            else:
+                try:
+                    found = list(map(read, values))
+                except ValueError:  # the serde says it
+                    return
+        self._result.update(zip(asked, found, strict=True))
+        self._next += count
+        self._pos = len(self._data) - len(rest) - (len(parts[-1]) + 2 if len(parts) % 2 else 0)
+
     def _fetched(self, kind: int, default: Any) -> Any:
         result, items = self._result, self._items
         self._result = self._lookup = None
         self._items = []
-        if kind in (GET, GETS):
+        if kind in _OF_ONE:
             result = next(iter(result.values())) if result else default
         return Undecoded(result, items) if items else result
 
@@ -516,7 +616,7 @@ class ReplyParser:
         self._tokens = words[2 if words[0].startswith(b"gat") else 1 :]
         self._line_end = end + 2
         self._next = 0
-        self._answered = set()
+        self._passed = []
         self._lookup = None
 
     def _match(self, token: bytes, line: bytes, request: bytes) -> int:
@@ -527,8 +627,8 @@ class ReplyParser:
             except ValueError:
                 self._look_up()
             else:
+                self._passed += range(self._next, index)
                 self._next = index + 1
-                self._answered.add(index)
                 return self._base + index
         waiting = self._lookup.get(token) if self._lookup is not None else None
         if not waiting:
@@ -538,9 +638,8 @@ class ReplyParser:
     def _look_up(self) -> None:
         """The reply does not follow the order of the request: match by table from here on."""
         lookup: dict[bytes, list[int]] = {}
-        for index, token in enumerate(self._tokens):
-            if index not in self._answered:
-                lookup.setdefault(token, []).append(index)
+        for index in [*self._passed, *range(self._next, len(self._tokens))]:
+            lookup.setdefault(self._tokens[index], []).append(index)
         self._lookup = lookup
 
     def _announce(self, flags: bytes, size: bytes, line: bytes, request: bytes) -> None:
@@ -584,11 +683,10 @@ class ReplyParser:
             return value, False
         if flags == 0:
             return value, True
+        read = _READERS.get(flags)
         try:
-            if flags == FLAG_TEXT:
-                return value.decode("utf-8"), True
-            if flags in (FLAG_INTEGER, FLAG_LONG):
-                return int(value), True
+            if read is not None:
+                return read(value), True
         except ValueError:
             pass  # the serde raises it, once the connection has gone back
         return value, False
@@ -606,14 +704,14 @@ def _digits(text: bytes, most: int, limit: int) -> int:
 _HANDLERS: dict[int, Callable[[ReplyParser, int, bytes, Any, Any], Any]] = {
     replies.GET: ReplyParser._fetch_one,
     replies.GETS: ReplyParser._fetch_one,
-    replies.GET_MANY: ReplyParser._fetch,
+    GET_MANY: ReplyParser._fetch,
     replies.GETS_MANY: ReplyParser._fetch,
     replies.STORE: ReplyParser._single,
     replies.CAS: ReplyParser._single,
-    replies.STORE_MANY: ReplyParser._batch,
+    STORE_MANY: ReplyParser._batch,
     replies.DELETE: ReplyParser._single,
     replies.DELETE_MANY: ReplyParser._batch,
-    replies.ARITHMETIC: ReplyParser._arithmetic,
+    ARITHMETIC: ReplyParser._arithmetic,
     replies.TOUCH: ReplyParser._single,
     replies.OK: ReplyParser._ok,
     replies.VERSION: ReplyParser._version,
