@@ -49,6 +49,7 @@ _FORGIVEN = frozenset((GET, GETS, GET_MANY, GETS_MANY, STATS))
 _RETRIED = frozenset((GET, GETS, GET_MANY, GETS_MANY, STATS, VERSION))
 _FETCHES_OF_ONE = frozenset((GET, GETS))
 _FETCHES_OF_MANY = frozenset((GET_MANY, GETS_MANY))
+_FETCHES = _FETCHES_OF_ONE | _FETCHES_OF_MANY
 # Types of results that are not yet what the caller gets.
 _UNFINISHED = frozenset(
     (
@@ -163,13 +164,14 @@ class Calls:
                 raise _anew(result.error)
             result = self._deserialized(kind, result)
         tally.commands += 1
-        if kind in _FETCHES_OF_ONE:
-            if result is MISS:
+        if kind in _FETCHES:
+            if kind in _FETCHES_OF_MANY:
+                tally.fetched(keys, result)
+            elif result is MISS:
                 tally.misses += 1
                 return default
-            tally.hits += 1
-        elif kind in _FETCHES_OF_MANY:
-            tally.fetched(keys, result)
+            else:
+                tally.hits += 1
         return result if convert is None else convert(result)
 
     def _deserialized(self, kind: int, undecoded: Undecoded) -> Any:

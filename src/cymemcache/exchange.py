@@ -74,6 +74,9 @@ _UNACKNOWLEDGED_MOST = 500
 # Bytes that one receive takes, unless a large value is under way.
 _RECEIVED_MOST = 1 << 16
 
+# The same as long as no reply was longer: it is set aside each time.
+_PAGE = 1 << 12
+
 # What a command in steps waits for, as poll has it (which Windows has not).
 READABLE = getattr(select, "POLLIN", 1)
 WRITABLE = getattr(select, "POLLOUT", 4)
@@ -119,6 +122,9 @@ class AnyExchange:
         self._parser = parser
         self._record = record
         self._forks = fork_count()
+        # Of the standard library: Python, of which `read` and `write` are the inner calls.
+        self._is_tls = type(sock).__module__ == "ssl"
+        self._most = _PAGE  # bytes that the first receive of a reply takes
         self._recv_into = getattr(sock, "recv_into", None)
         # Anything else that is assigned as a socket may have a fileno that tells nothing.
         self._fileno = sock.fileno if isinstance(sock, _socket.socket) else _no_number
@@ -179,15 +185,20 @@ class AnyExchange:
         """
         if self._is_stale():
             return STALE
-        if self.unacknowledged or len(request) > _WINDOW:
+        if self.unacknowledged or (len(request) > _WINDOW and kind in _BATCHES):
             result = self._all_steps(request, kind, keys, default)
         else:
             sock = self.sock
             try:
-                sock.sendall(request)
-                if self.timeout is not None:
+                if not self._is_tls:
+                    sock.sendall(request)
+                elif (sent := sock.write(request)) < len(request):
+                    sock.sendall(request[sent:])
+                # `_bound` only where it has something to do.
+                timeout = self.timeout
+                if timeout is not None and monotonic() - self.used_at_seconds > timeout / 16:
                     self._bound()
-                data = sock.recv(_RECEIVED_MOST)
+                data = sock.read(self._most) if self._is_tls else sock.recv(self._most)
             except OSError:
                 if self._forks == fork_count():
                     raise
@@ -196,6 +207,8 @@ class AnyExchange:
             if not data:
                 raise closed_error()
             self.received = True
+            if len(data) == _PAGE:
+                self._most = _RECEIVED_MOST  # there may be more, this time and the next
             result = self._parser.answer(data, kind, request, keys, default)
             if result is NEED_DATA:
                 result = self._rest(request, kind, keys, default)
@@ -219,7 +232,13 @@ class AnyExchange:
             return STALE
         if commands <= 1 and self.unacknowledged < _UNACKNOWLEDGED_MOST:
             self._open(request, commands)
-            self._send(request)
+            try:
+                self.sock.sendall(request)
+            except OSError:
+                if self._forks == fork_count():
+                    raise
+            if self._forks != fork_count():
+                raise fork_error()
         else:
             self._all_steps(request, NOREPLY, commands, None)
         if self._shortened:
@@ -229,10 +248,11 @@ class AnyExchange:
     def _is_stale(self) -> bool:
         """Whether the connection is of no use for a command that begins now."""
         now = monotonic()
+        idle = now - self.used_at_seconds
         if (
             self._forks != fork_count()
             or self._fileno() < 0  # closed by hand
-            or self._is_too_old(now - self.used_at_seconds)
+            or ((idle > 1 or idle > self.idle_seconds) and self._is_too_old(idle))
         ):
             return True
         self.used_at_seconds = now

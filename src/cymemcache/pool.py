@@ -74,12 +74,12 @@ class ConnectionPool(IdleConnections):
 
     def take(self, until: float = inf) -> Exchange:
         """A connection for the caller alone.  Follow with `give`, `hold` or its `discard`."""
-        connection = self.take_idle()
+        connection = (self._own() if self._held else None) or self._unused()
         return self.dial(Slot(self._generation)) if connection is None else connection
 
     def take_idle(self) -> Exchange | None:
         """Like `take`, but None where that would have to dial or to wait for one."""
-        return self._own() or self._unused()
+        return (self._own() if self._held else None) or self._unused()
 
     def admit(self) -> Slot | None:
         """Permission to dial a connection now, None where that has to be waited for."""
@@ -142,7 +142,12 @@ class ConnectionPool(IdleConnections):
         held[thread] = connection
         if other is not None:
             self._idle.append(other)
-        self._tidy(connection)
+        if (
+            connection.generation != self._generation
+            or connection.used_at_seconds > self._expire_at
+            or self._waiting
+        ):
+            self._tidy(connection)
 
     def adopt(self, connection: Exchange) -> None:
         """Make `connection` the only idle one."""
@@ -191,12 +196,11 @@ class ConnectionPool(IdleConnections):
 
     def _own(self) -> Exchange | None:
         """The connection that this thread holds."""
-        if self._held:
-            connection = self._held.pop(threading.get_ident(), None)
-            if connection is not None:
-                if connection.generation == self._generation:
-                    return connection
-                self._settle(connection)
+        connection = self._held.pop(threading.get_ident(), None)
+        if connection is not None:
+            if connection.generation == self._generation:
+                return connection
+            self._settle(connection)
         return None
 
     def _unused(self) -> Exchange | None:

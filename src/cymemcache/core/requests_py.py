@@ -128,6 +128,8 @@ class Requests:
     def _fetch_many(self, verb: bytes, keys: Sequence[Any]) -> bytes:
         if not keys:
             raise ValueError("keys must not be empty")
+        if len(keys) == 1:
+            return b"%b%b\r\n" % (verb, self.key(keys[0]))
         joined = self._joined(keys) or b" ".join(map(self.key, keys))
         line = b"%b%b\r\n" % (verb, joined)
         if len(line) <= self._max_request_size:
@@ -195,6 +197,9 @@ class Requests:
         tail = b" noreply\r\n" if noreply else b"\r\n"
         if type(items) is not list:
             items = list(items)
+        if len(items) == 1:
+            key, value = items[0]
+            return self.store(verb, key, value, exptime, noreply, flags)
         joined = b""
         # A serde may change the list: with that, each item is looked at when it is its turn.
         if self._stores_bytes and _BUILT_IN.issuperset([type(value) for _, value in items]):
