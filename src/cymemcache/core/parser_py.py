@@ -520,7 +520,7 @@ class ReplyParser:
             self._base = self._line_end = 0
             self._tokens = []
             self._begin_line(request)
-        at_once = not cas
+        at_once = kind == GET_MANY
         while True:
             if self._size >= 0:
                 value = self._value(request)
