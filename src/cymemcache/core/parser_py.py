@@ -248,7 +248,7 @@ class ReplyParser:
                 # As many digits as cannot be too large a number.
                 if data[:-2].isdigit() and len(data) < 22 and data.endswith(b"\r\n"):
                     return int(data)
-            elif kind == GET_MANY and len(keys) == 1:
+            elif kind == GET_MANY and len(keys) == 1 and type(default) is not dict:
                 found = self._whole_item(data, GET, request, keys[0], MISS)
                 if found is MISS:
                     return {}
