@@ -553,6 +553,29 @@ def test_the_keys_of_a_result_are_the_callers_own_objects(core: Any) -> None:
     assert [key is given for key, given in zip(result, keys, strict=True)] == [True, True]
 
 
+def test_a_key_is_answered_once_whatever_the_order_and_the_pieces(core: Any) -> None:
+    parser = core.ReplyParser()
+    arguments = (replies.GET_MANY, b"get a b c\r\n", ["a", "b", "c"])
+    for piece in (b"VALUE b 0 1\r\n2\r\nVALUE a 0 1\r\n1\r\n", b"VALUE c 0 1\r\n3\r\n"):
+        feed(parser, piece)
+        assert parser.parse(*arguments) is NEED_DATA
+    feed(parser, b"VALUE c 0 1\r\n4\r\n")
+    with pytest.raises(MemcacheUnknownError):
+        parser.parse(*arguments)
+
+
+@pytest.mark.parametrize("key", ["k", b"k"])
+@pytest.mark.parametrize("given", [False, True])
+def test_a_whole_answer_to_one_key_among_many(core: Any, key: Any, given: bool) -> None:
+    found = {"other": b"before"} if given else None
+    parser = core.ReplyParser()
+    reply, request = b"VALUE k 0 1\r\nx\r\nEND\r\n", b"get k\r\n"
+    result = parser.answer(reply, replies.GET_MANY, request, [key], found)
+    assert result == {**({"other": b"before"} if found else {}), key: b"x"}
+    assert found is None or result is found
+    assert parser.answer(b"END\r\n", replies.GET_MANY, request, [key], MISS) == {}
+
+
 @pytest.mark.parametrize("kind", [replies.GET_MANY, replies.GETS_MANY])
 def test_a_fetch_of_many_adds_to_a_dict_that_is_given(core: Any, kind: int) -> None:
     cas = b" 7" if kind == replies.GETS_MANY else b""

@@ -1,9 +1,9 @@
 """The reply parser, pure: bytes in, finished Python results out.
 
-One parser serves one connection.  Bytes come in through `get_buffer` and `buffer_updated`, which is
-what `socket.recv_into` and `asyncio.BufferedProtocol` both speak; `parse` then gives the result of
-the reply that is next in line.  It knows nothing of sockets and must never hand out a value under
-a key that was not asked for: whatever is not a legal reply raises, and the parser is finished.
+One parser serves one connection.  Bytes come in as `stream_py` has it; `parse` then gives the
+result of the reply that is next in line.  It knows nothing of sockets and must never hand out a
+value under a key that was not asked for: whatever is not a legal reply raises, and the parser is
+finished.
 """
 
 from __future__ import annotations
@@ -23,7 +23,6 @@ from .replies import (
     GETS,
     GETS_MANY,
     MAX_LINE_LENGTH,
-    MAX_VALUE_SIZE,
     MISS,
     NEED_DATA,
     STORE_MANY,
@@ -36,17 +35,14 @@ from .replies import (
     protocol_error,
     refused_value_error,
     server_error,
-    too_large_error,
 )
+from .stream_py import MAX_FLAGS, ReplyStream, digits
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
     from typing import Any
 
-_BUFFER_SIZE = 1 << 16  # what one receive can take
-_DIRECT_SIZE = 1 << 15  # larger values are received into a buffer of their own
-_FIRST_TARGET = 1 << 20  # what is set aside for a value of which little has arrived
 _ERRORS_KEPT = 100  # of noreply commands; any further one stands as the first
 
 # How the stock serde reads values, by their flags.
@@ -56,7 +52,6 @@ _READERS: dict[int, Callable[[bytes], Any]] = {
     FLAG_LONG: int,
 }
 _OF_ONE = (GET, GETS)
-_MAX_FLAGS = (1 << 32) - 1
 _MAX_UINT64 = (1 << 64) - 1
 
 _TRUE_FALSE: dict[int, dict[bytes, bool | None]] = {
@@ -87,7 +82,7 @@ _REFUSALS = (
 )
 
 
-class ReplyParser:
+class ReplyParser(ReplyStream):
     """Parses the replies of one connection, in the order of their requests.
 
     `decode` says how the values of a fetch are decoded (one of `replies.DECODE_*`),
@@ -101,20 +96,9 @@ class ReplyParser:
     ) -> None:
         if decode not in (DECODE_RAW, DECODE_STOCK, DECODE_LATER):
             raise ValueError(f"decode must be one of replies.DECODE_*, not {decode!r}")
-        if not 0 <= max_value_size <= MAX_VALUE_SIZE:
-            raise ValueError(f"max_value_size must be from 0 to {MAX_VALUE_SIZE} bytes")
+        super().__init__(max_value_size)
         self._decode = decode
-        self._max_value_size = max_value_size
-        self._data = b""  # what has arrived and is not parsed, from _pos on
-        self._pos = 0
-        self._scratch: bytearray | None = None
-        self._handed: bytearray | None = None  # what the last get_buffer gave a view of
-        self._handed_size = 0
         self._broken = False
-        # The value that is being received into a buffer of its own.
-        self._target: bytearray | None = None
-        self._filled = 0
-        self._size = -1  # of the value whose data comes next, -1 where a line comes next
         # The reply in progress.
         self._kind = 0
         self._result: Any = None
@@ -127,69 +111,10 @@ class ReplyParser:
         self._passed: list[int] = []  # indexes of tokens before _next that were not answered
         self._lookup: dict[bytes, list[int]] | None = None
         self._value_index = 0
-        self._value_flags = 0
         self._value_cas = b""
         self._noreply_errors: list[MemcacheError] = []
         #: How many replies of the batch in progress are complete.
         self.progress = 0
-
-    # -- bytes in ------------------------------------------------------------------------------
-
-    def get_buffer(self, sizehint: int = -1) -> memoryview:
-        """Writable memory for the next bytes from the server; follow with `buffer_updated`."""
-        target = self._target
-        if target is not None and self._filled < self._size:
-            if self._filled == len(target):
-                more = min(self._size - self._filled, self._filled)
-                self._target = target = target + bytes(more)
-            self._handed = target
-            self._handed_size = len(target) - self._filled
-            return memoryview(target)[self._filled :]
-        scratch = self._scratch
-        if scratch is None:
-            self._scratch = scratch = bytearray(_BUFFER_SIZE)
-        self._handed = scratch
-        self._handed_size = _BUFFER_SIZE
-        return memoryview(scratch)
-
-    def buffer_updated(self, nbytes: int) -> None:
-        """Take the first `nbytes` of what `get_buffer` gave."""
-        handed = self._handed
-        if handed is None or not 0 <= nbytes <= self._handed_size:
-            raise ValueError(f"buffer_updated({nbytes}) without a buffer of that size")
-        self._handed = None
-        if handed is self._target:
-            self._filled += nbytes
-            return
-        new = bytes(memoryview(handed)[:nbytes])
-        self._data = self._data[self._pos :] + new if self._pos < len(self._data) else new
-        self._pos = 0
-
-    def feed(self, data: bytes) -> None:
-        """Take `data`, which was received without `get_buffer`."""
-        if self._target is None:
-            pos = self._pos
-            self._data = self._data[pos:] + data if pos < len(self._data) else data
-            self._pos = 0
-            return
-        with memoryview(data) as rest:
-            start = 0
-            while start < len(rest):
-                with self.get_buffer() as room:
-                    count = min(len(room), len(rest) - start)
-                    room[:count] = rest[start : start + count]
-                self.buffer_updated(count)
-                start += count
-
-    @property
-    def wants_buffer(self) -> bool:
-        """Whether a large value is under way: what comes is best received into `get_buffer`."""
-        return self._target is not None and self._filled < self._size
-
-    @property
-    def pending(self) -> int:
-        """Bytes that have arrived and belong to no reply parsed so far."""
-        return len(self._data) - self._pos + (self._filled if self._target is not None else 0)
 
     # -- results out ---------------------------------------------------------------------------
 
@@ -287,8 +212,8 @@ class ReplyParser:
             # All of it: the line end of an empty value is not that of the line before.
             or end + 2 + int(size) + 7 != len(data)
             or len(value) > self._max_value_size
-            or _digits(flags, 10, _MAX_FLAGS) < 0
-            or (cas and _digits(words[4], 20, _MAX_UINT64) < 0)
+            or digits(flags, 10, MAX_FLAGS) < 0
+            or (cas and digits(words[4], 20, _MAX_UINT64) < 0)
         ):
             return NEED_DATA
         if self._decode == DECODE_RAW:
@@ -296,22 +221,6 @@ class ReplyParser:
         decoded, done = self._decoded(value, int(flags))
         result = (decoded, words[4]) if cas else decoded
         return result if done else Undecoded(result, [(key, value, int(flags))])
-
-    def _line(self, request: bytes, bare_newline: bool = False) -> bytes | None:
-        """The next line without its end, None where it is not complete."""
-        data = self._data
-        end = data.find(b"\n", self._pos)
-        length = (end if end >= 0 else len(data)) - self._pos
-        if length > MAX_LINE_LENGTH:
-            raise protocol_error(data[self._pos : self._pos + MAX_LINE_LENGTH], request)
-        if end < 0:
-            return None
-        start, self._pos = self._pos, end + 1
-        if end > start and data[end - 1] == 13:
-            return data[start : end - 1]
-        if bare_newline:
-            return data[start:end]
-        raise protocol_error(data[start:end], request)
 
     def _single(self, kind: int, request: bytes, keys: Any, default: Any) -> Any:
         line = self._line(request)
@@ -371,7 +280,7 @@ class ReplyParser:
             return NEED_DATA
         if line == b"NOT_FOUND":
             return None
-        number = _digits(line, 20, _MAX_UINT64)
+        number = digits(line, 20, _MAX_UINT64)
         return number if number >= 0 else self._error_or_raise(line, request)
 
     def _ok(self, kind: int, request: bytes, keys: Any, default: Any) -> Any:
@@ -535,7 +444,7 @@ class ReplyParser:
                         self._items.append((key, value, flags))
                 self._result[key] = (decoded, self._value_cas) if cas else decoded
                 continue
-            if at_once:
+            if at_once and self._lookup is None:
                 at_once = False
                 self._take_usual(keys)
             line = self._line(request)
@@ -546,7 +455,7 @@ class ReplyParser:
                 if len(words) != (5 if cas else 4):
                     raise protocol_error(line, request)
                 if cas:
-                    if _digits(words[4], 20, _MAX_UINT64) < 0:
+                    if digits(words[4], 20, _MAX_UINT64) < 0:
                         raise protocol_error(line, request)
                     self._value_cas = words[4]
                 self._announce(words[2], words[3], line, request)
@@ -573,7 +482,7 @@ class ReplyParser:
         words = parts[0].split(b" ") if count else []
         if len(words) != 4 or len(data) > self._max_value_size:
             return
-        flags = _digits(words[2], 10, _MAX_FLAGS)
+        flags = digits(words[2], 10, MAX_FLAGS)
         if flags < 0:
             return
         headers, values = parts[: 2 * count : 2], parts[1 : 2 * count : 2]
@@ -642,41 +551,6 @@ class ReplyParser:
             lookup.setdefault(self._tokens[index], []).append(index)
         self._lookup = lookup
 
-    def _announce(self, flags: bytes, size: bytes, line: bytes, request: bytes) -> None:
-        self._value_flags = _digits(flags, 10, _MAX_FLAGS)
-        number = _digits(size, 10, MAX_VALUE_SIZE)
-        if self._value_flags < 0 or number < 0:
-            raise protocol_error(line, request)
-        if number > self._max_value_size:
-            raise too_large_error(number, self._max_value_size)
-        self._size = number
-        if number > _DIRECT_SIZE and len(self._data) - self._pos < number:
-            self._filled = arrived = len(self._data) - self._pos
-            self._target = bytearray(max(arrived, min(number, _FIRST_TARGET)))
-            self._target[:arrived] = memoryview(self._data)[self._pos :]
-            self._data = b""
-            self._pos = 0
-
-    def _value(self, request: bytes) -> bytes | None:
-        """The announced value, None where it or the line end after it has not arrived whole."""
-        size = self._size
-        if self._target is None:
-            end = self._pos + size
-            if len(self._data) < end + 2:
-                return None
-            value = self._data[self._pos : end]
-            self._pos = end
-        else:
-            if self._filled < size or len(self._data) - self._pos < 2:
-                return None
-            value = bytes(self._target)
-            self._target = None
-        if not self._data.startswith(b"\r\n", self._pos):
-            raise protocol_error(self._data[self._pos : self._pos + 2], request)
-        self._pos += 2
-        self._size = -1
-        return value
-
     def _decoded(self, value: bytes, flags: int) -> tuple[Any, bool]:
         """The value as the stock serde reads it, and whether that was possible here."""
         if self._decode == DECODE_LATER:
@@ -690,15 +564,6 @@ class ReplyParser:
         except ValueError:
             pass  # the serde raises it, once the connection has gone back
         return value, False
-
-
-def _digits(text: bytes, most: int, limit: int) -> int:
-    """The number that `text` writes in ASCII digits, -1 where it is none or above `limit`."""
-    if text.isdigit() and len(text) <= most:
-        number = int(text)
-        if number <= limit:
-            return number
-    return -1
 
 
 _HANDLERS: dict[int, Callable[[ReplyParser, int, bytes, Any, Any], Any]] = {
