@@ -587,15 +587,21 @@ cdef class ReplyParser(ReplyStream):
         return value
 
     cdef inline object usual_value(self, const char *data, uint64_t size, uint64_t flags):
-        """Bytes, or str where it says so; None for anything else."""
+        """What `decoded` makes of the value, as long as it is bytes, text or digits; else None."""
+        cdef uint64_t number
+        cdef bint negative
         if self.decode == D_RAW or flags == 0:
             return PyBytes_FromStringAndSize(data, size)
-        if flags != F_TEXT:
-            return None
-        try:
-            return PyUnicode_DecodeUTF8(data, size, NULL)
-        except UnicodeDecodeError:
-            return None
+        if flags == F_TEXT:
+            try:
+                return PyUnicode_DecodeUTF8(data, size, NULL)
+            except UnicodeDecodeError:
+                return None
+        if flags == F_INTEGER or flags == F_LONG:
+            negative = size > 0 and data[0] == 45
+            if number_at(data + negative, size - negative, 18, MAX_UINT64, &number):
+                return PyLong_FromLongLong(-<long long>number if negative else <long long>number)
+        return None
 
     def answer(
         self, data, int kind, bytes request not None, object keys=None, object default=None
