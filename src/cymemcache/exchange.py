@@ -20,6 +20,7 @@ from math import inf
 from time import monotonic
 
 from .core import fork_count as compiled_fork_count
+from .core import impl
 from .core.replies import (
     BARRIER,
     BARRIER_REQUEST,
@@ -125,7 +126,8 @@ class AnyExchange:
         # Of the standard library: Python, of which `read` and `write` are the inner calls.
         self._is_tls = type(sock).__module__ == "ssl"
         self._most = _PAGE  # bytes that the first receive of a reply takes
-        self._recv_into = getattr(sock, "recv_into", None)
+        # The pure parser joins the parts of a large value: to receive into it would copy each.
+        self._recv_into = getattr(sock, "recv_into", None) if impl == "c" else None
         # Anything else that is assigned as a socket may have a fileno that tells nothing.
         self._fileno = sock.fileno if isinstance(sock, _socket.socket) else _no_number
         self._pending = getattr(sock, "pending", None)  # TLS: bytes decrypted and not read yet

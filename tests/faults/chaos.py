@@ -34,6 +34,7 @@ from typing import Any, NamedTuple
 
 from clusters import name_of
 from cymemcache import Client, HashClient, PooledClient, __impl__
+from cymemcache.limited import LimitedPool
 from cymemcache.log import logger
 from cymemcache.serde import SignedSerde
 from cymemcache.testing import MemcachedProcess
@@ -61,8 +62,18 @@ class Careless(Client):
         raise error
 
 
-class CarelessCluster(HashClient):
-    client_class = Careless
+class HastyPool(LimitedPool):
+    def _acknowledged(self, connection: Any) -> bool:
+        return True
+
+
+class Hasty(PooledClient):
+    """Takes a thread's connection away without waiting for its noreply commands."""
+
+    def _pool_of(self, dial: Any, options: dict[str, Any]) -> Any:
+        pool: Any = super()._pool_of(dial, options)
+        pool.__class__ = HastyPool
+        return pool
 
 
 class Subject(NamedTuple):
@@ -99,8 +110,10 @@ CLIENTS = {
     "HashClient": Subject(HashClient, STEADY),
     "HashClient, pooled": Subject(HashClient, {**STEADY, **FEWER, "use_pooling": True}),
     "HashClient, mortal": Subject(HashClient, MORTAL, exact=False),
+    # What the model must find wrong; the keys of the last one move.
     "Careless": Subject(Careless, {}),
-    "CarelessCluster": Subject(CarelessCluster, STEADY),
+    "Hasty": Subject(Hasty, FEWER),
+    "Fickle": Subject(HashClient, MORTAL),
 }
 
 

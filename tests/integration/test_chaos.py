@@ -45,9 +45,11 @@ def test_every_result_is_one_that_can_be(client: str, name: str) -> None:
         assert report["landed"] > 0
 
 
-@pytest.mark.parametrize("client", ["Careless", "CarelessCluster"])
-def test_the_model_notices_a_client_that_goes_on_after_an_error(client: str) -> None:
-    done = chaos("--client", client, "--storm", "exceptions", seconds=20)
+@pytest.mark.parametrize(
+    ("client", "storm"), [("Careless", "exceptions"), ("Hasty", "calm"), ("Fickle", "calm")]
+)
+def test_the_model_notices_a_client_that_is_wrong(client: str, storm: str) -> None:
+    done = chaos("--client", client, "--storm", storm, seconds=120)
     assert done.returncode == 1
     assert json.loads(done.stdout)["wrong"] != []
     assert "--seed" in done.stderr

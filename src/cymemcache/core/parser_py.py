@@ -15,6 +15,8 @@ from .replies import (
     DECODE_LATER,
     DECODE_RAW,
     DECODE_STOCK,
+    DELETE,
+    DELETE_MANY,
     FLAG_INTEGER,
     FLAG_LONG,
     FLAG_TEXT,
@@ -51,13 +53,14 @@ _READERS: dict[int, Callable[[bytes], Any]] = {
     FLAG_INTEGER: int,
     FLAG_LONG: int,
 }
+_FEW_DIGITS = 3  # of a size: to search larger values for line ends costs more than it saves
 _OF_ONE = (GET, GETS)
 _MAX_UINT64 = (1 << 64) - 1
 
 _TRUE_FALSE: dict[int, dict[bytes, bool | None]] = {
     replies.STORE: {b"STORED": True, b"NOT_STORED": False},
     replies.CAS: {b"STORED": True, b"NOT_STORED": False, b"EXISTS": False, b"NOT_FOUND": None},
-    replies.DELETE: {b"DELETED": True, b"NOT_FOUND": False},
+    DELETE: {b"DELETED": True, b"NOT_FOUND": False},
     replies.TOUCH: {b"TOUCHED": True, b"NOT_FOUND": False},
 }
 # Replies that are one line, with its end.
@@ -68,7 +71,7 @@ _WHOLE = {
 # Those of which a whole batch may consist.
 _USUAL_LINES = {
     STORE_MANY: (b"STORED\r\n",),
-    replies.DELETE_MANY: (b"DELETED\r\n", b"NOT_FOUND\r\n"),
+    DELETE_MANY: (b"DELETED\r\n", b"NOT_FOUND\r\n"),
 }
 _REFUSALS = (
     b"BUSY",
@@ -135,8 +138,8 @@ class ReplyParser(ReplyStream):
             raise ValueError(f"no such kind of reply: {kind!r}")
         if self._kind not in (0, kind):
             raise ValueError(f"a reply of kind {self._kind} is being parsed, not {kind}")
-        self._handed = None
-        if self._pos == len(self._data) and self._target is None:
+        self._handed = False
+        if self._pos == len(self._data):
             return NEED_DATA
         try:
             result = handler(self, kind, request, keys, default)
@@ -184,6 +187,8 @@ class ReplyParser(ReplyStream):
                     return {keys[0]: found}
             elif kind == STORE_MANY and data == b"STORED\r\n" * len(keys):
                 return []
+            elif kind == DELETE_MANY and len(keys) == 1 and data in _WHOLE[DELETE]:
+                return True
         self.feed(data)
         result = self.parse(kind, request, keys, default)
         if result is not NEED_DATA and self._pos < len(self._data) and kind != replies.RAW:
@@ -242,7 +247,7 @@ class ReplyParser(ReplyStream):
 
     def _batch(self, kind: int, request: bytes, keys: Sequence[Any], default: Any) -> Any:
         store = kind == STORE_MANY
-        results = _TRUE_FALSE[replies.STORE if store else replies.DELETE]
+        results = _TRUE_FALSE[replies.STORE if store else DELETE]
         if self._kind == 0:
             self._kind = kind
             self._result = []
@@ -472,16 +477,16 @@ class ReplyParser(ReplyStream):
     def _take_usual(self, keys: Sequence[Any]) -> None:
         """Take the items that have arrived whole, where they are what most replies consist of.
 
-        That is: they answer the next keys one by one, have the same flags, and no line end in their
-        values.  Anything else is left as it is, to be looked at item by item.
+        That is: they answer the next keys one by one, have the same flags, are not large, and have
+        no line end in their values.  Anything else is left as it is, to be looked at item by item.
         """
         data = self._data[self._pos :]
+        words = data[: data.find(b"\r\n")].split(b" ", 4)
+        if len(words) != 4 or len(words[3]) > _FEW_DIGITS or len(data) > self._max_value_size:
+            return
         parts = data.split(b"\r\n")
         rest = parts.pop()
         count = len(parts) // 2
-        words = parts[0].split(b" ") if count else []
-        if len(words) != 4 or len(data) > self._max_value_size:
-            return
         flags = digits(words[2], 10, MAX_FLAGS)
         if flags < 0:
             return
@@ -574,8 +579,8 @@ _HANDLERS: dict[int, Callable[[ReplyParser, int, bytes, Any, Any], Any]] = {
     replies.STORE: ReplyParser._single,
     replies.CAS: ReplyParser._single,
     STORE_MANY: ReplyParser._batch,
-    replies.DELETE: ReplyParser._single,
-    replies.DELETE_MANY: ReplyParser._batch,
+    DELETE: ReplyParser._single,
+    DELETE_MANY: ReplyParser._batch,
     ARITHMETIC: ReplyParser._arithmetic,
     replies.TOUCH: ReplyParser._single,
     replies.OK: ReplyParser._ok,

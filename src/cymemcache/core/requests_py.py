@@ -285,6 +285,8 @@ class Requests:
         tail = b" noreply\r\n" if noreply else b"\r\n"
         if not keys:
             return b""
+        if len(keys) == 1:
+            return self.delete(keys[0], noreply)
         joined = self._joined(keys) or b" ".join(map(self.key, keys))
         return b"delete %b%b" % (joined.replace(b" ", tail + b"delete "), tail)
 

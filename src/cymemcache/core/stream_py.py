@@ -11,8 +11,8 @@ from . import replies
 from .replies import MAX_LINE_LENGTH, MAX_VALUE_SIZE, protocol_error, too_large_error
 
 _BUFFER_SIZE = 1 << 16  # what one receive can take
-_DIRECT_SIZE = 1 << 15  # larger values are received into a buffer of their own
-_FIRST_TARGET = 1 << 20  # what is set aside for a value of which little has arrived
+_DIRECT_SIZE = 1 << 15  # larger values are kept in the parts in which they arrive, then joined
+_FEW = 1 << 12  # bytes that are no part of their own
 
 MAX_FLAGS = (1 << 32) - 1
 
@@ -27,69 +27,59 @@ class ReplyStream:
         self._data = b""  # what has arrived and is not parsed, from _pos on
         self._pos = 0
         self._scratch: bytearray | None = None
-        self._handed: bytearray | None = None  # what the last get_buffer gave a view of
-        self._handed_size = 0
-        # The value that is being received into a buffer of its own.
-        self._target: bytearray | None = None
-        self._filled = 0
+        self._handed = False  # get_buffer has given a view of it
+        # The large value under way: what of it has arrived, and how much has not.
+        self._parts: list[bytes | bytearray] = []
+        self._missing = 0
         self._size = -1  # of the value whose data comes next, -1 where a line comes next
         self._value_flags = 0
 
     def get_buffer(self, sizehint: int = -1) -> memoryview:
         """Writable memory for the next bytes from the server; follow with `buffer_updated`."""
-        target = self._target
-        if target is not None and self._filled < self._size:
-            if self._filled == len(target):
-                more = min(self._size - self._filled, self._filled)
-                self._target = target = target + bytes(more)
-            self._handed = target
-            self._handed_size = len(target) - self._filled
-            return memoryview(target)[self._filled :]
         scratch = self._scratch
         if scratch is None:
             self._scratch = scratch = bytearray(_BUFFER_SIZE)
-        self._handed = scratch
-        self._handed_size = _BUFFER_SIZE
+        self._handed = True
         return memoryview(scratch)
 
     def buffer_updated(self, nbytes: int) -> None:
         """Take the first `nbytes` of what `get_buffer` gave."""
-        handed = self._handed
-        if handed is None or not 0 <= nbytes <= self._handed_size:
+        if not self._handed or self._scratch is None or not 0 <= nbytes <= _BUFFER_SIZE:
             raise ValueError(f"buffer_updated({nbytes}) without a buffer of that size")
-        self._handed = None
-        if handed is self._target:
-            self._filled += nbytes
-            return
-        new = bytes(memoryview(handed)[:nbytes])
-        self._data = self._data[self._pos :] + new if self._pos < len(self._data) else new
-        self._pos = 0
+        self._handed = False
+        self.feed(bytes(memoryview(self._scratch)[:nbytes]))
 
     def feed(self, data: bytes) -> None:
         """Take `data`, which was received without `get_buffer`."""
-        if self._target is None:
-            pos = self._pos
-            self._data = self._data[pos:] + data if pos < len(self._data) else data
-            self._pos = 0
-            return
-        with memoryview(data) as rest:
-            start = 0
-            while start < len(rest):
-                with self.get_buffer() as room:
-                    count = min(len(room), len(rest) - start)
-                    room[:count] = rest[start : start + count]
-                self.buffer_updated(count)
-                start += count
+        if self._missing:
+            data = self._collect(data)
+        pos = self._pos
+        self._data = self._data[pos:] + data if pos < len(self._data) else data
+        self._pos = 0
+
+    def _collect(self, data: bytes) -> bytes:
+        """Take of `data` what belongs to the large value under way; what is left."""
+        part = data if len(data) <= self._missing else data[: self._missing]
+        self._missing -= len(part)
+        parts = self._parts
+        # What trickles in must not become an object for each byte.
+        if parts and len(parts[-1]) < _FEW:
+            parts[-1] = bytearray(parts[-1]) if type(parts[-1]) is bytes else parts[-1]
+            parts[-1] += part
+        else:
+            parts.append(part)
+        return data[len(part) :]
 
     @property
     def wants_buffer(self) -> bool:
-        """Whether a large value is under way: what comes is best received into `get_buffer`."""
-        return self._target is not None and self._filled < self._size
+        """Whether a large value is under way, and has not arrived whole."""
+        return self._missing > 0
 
     @property
     def pending(self) -> int:
         """Bytes that have arrived and belong to no reply parsed so far."""
-        return len(self._data) - self._pos + (self._filled if self._target is not None else 0)
+        collected = self._size - self._missing if self._parts else 0
+        return len(self._data) - self._pos + collected
 
     def _line(self, request: bytes, bare_newline: bool = False) -> bytes | None:
         """The next line without its end, None where it is not complete."""
@@ -116,26 +106,25 @@ class ReplyStream:
             raise too_large_error(number, self._max_value_size)
         self._size = number
         if number > _DIRECT_SIZE and len(self._data) - self._pos < number:
-            self._filled = arrived = len(self._data) - self._pos
-            self._target = bytearray(max(arrived, min(number, _FIRST_TARGET)))
-            self._target[:arrived] = memoryview(self._data)[self._pos :]
+            self._parts = [self._data[self._pos :]]
+            self._missing = number - len(self._parts[0])
             self._data = b""
             self._pos = 0
 
     def _value(self, request: bytes) -> bytes | None:
         """The announced value, None where it or the line end after it has not arrived whole."""
         size = self._size
-        if self._target is None:
+        if not self._parts:
             end = self._pos + size
             if len(self._data) < end + 2:
                 return None
             value = self._data[self._pos : end]
             self._pos = end
         else:
-            if self._filled < size or len(self._data) - self._pos < 2:
+            if self._missing or len(self._data) - self._pos < 2:
                 return None
-            value = bytes(self._target)
-            self._target = None
+            value = b"".join(self._parts)
+            self._parts = []
         if not self._data.startswith(b"\r\n", self._pos):
             raise protocol_error(self._data[self._pos : self._pos + 2], request)
         self._pos += 2
