@@ -36,14 +36,16 @@ class Results:
             kept.setdefault(figure, []).append(float(f"{value:.4g}"))
 
     def median(self, workload: str, client: str, figure: str) -> float | None:
-        """None where it was not measured."""
+        """None where it was not measured; ``cpu`` is ``user`` and ``system`` together."""
         rounds = self.rounds.get(workload, {}).get(client, {})
-        values = rounds.get(figure)
+        values = rounds.get("user" if figure == "cpu" else figure)
         if not values:
             return None
-        if figure not in ("user", "system"):
+        if figure not in ("user", "system", "cpu"):
             return statistics.median(values)
         both = [sum(parts) for parts in zip(rounds["user"], rounds["system"], strict=True)]
+        if figure == "cpu":
+            return statistics.median(both)
         return statistics.median(both) * sum(values) / sum(both) if any(both) else 0.0
 
     def middle_half(self, workload: str, client: str, figure: str) -> tuple[float, float] | None:

@@ -16,7 +16,7 @@ from .clients import BARE_C, CLIENTS, POOLED
 from .figures import Results
 from .processes import Worker, WorkerFailed, footprint, import_time
 from .servers import Servers
-from .targets import AIMED_AT
+from .targets import AIMED_AT, COMPARED_AT_ALL
 from .workloads import TIMEOUT, WORKLOADS, Setup, Workload
 
 # How much of a round's time a workload gets that no target is about.
@@ -47,17 +47,18 @@ class Plan:
             return 1
         return _PROCESS_ROUNDS.get(WORKLOADS[workload].command, self.rounds)
 
-    def seconds_of(self, workload: str) -> float:
-        """About how long a client's turn takes."""
+    def seconds_of(self, workload: str, client: str) -> float:
+        """About how long the client's turn takes."""
         about = WORKLOADS[workload]
         if about.shape == "process":
             return _PROCESS_SECONDS[about.command]
-        return self.seconds * (1 if workload in AIMED_AT or self.blink else _LESS)
+        aimed_at = workload in AIMED_AT or client in COMPARED_AT_ALL
+        return self.seconds * (1 if aimed_at or self.blink else _LESS)
 
     def total(self, workload: str) -> float:
         """About how long the workload takes with all clients, in seconds."""
-        turns = len(self.clients) * (self.rounds_of(workload) + 0.5)  # calibrating costs some
-        return turns * self.seconds_of(workload)
+        rounds = self.rounds_of(workload) + 0.5  # calibrating costs some
+        return rounds * sum(self.seconds_of(workload, client) for client in self.clients)
 
 
 # Told the workload, and the seconds of the plan that are behind us.
@@ -146,7 +147,7 @@ def _turn(
         return None
     # The end of a noreply round, which waits for the server, must not be most of it.
     least = 1000 if workload.command == "set_noreply" else 1
-    count = 1 if plan.blink else _calibrated(worker, name, plan.seconds_of(name), least)
+    count = 1 if plan.blink else _calibrated(worker, name, plan.seconds_of(name, client), least)
     found: Turn = lambda: _asked(worker, {"workload": name, "count": count})  # noqa: E731
     return found
 
