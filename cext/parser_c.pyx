@@ -851,9 +851,10 @@ cdef class ReplyParser(ReplyStream):
             or (arrived >= 12 and memcmp(text, b"SERVER_ERROR", 12) == 0)
         ):
             found = find(text, arrived, b"\r\n", 2, 0)
+            # Without its end it may be a CR longer.
+            if found > MAX_LINE or (found < 0 and arrived > MAX_LINE + 1):
+                raise protocol_error(PyBytes_FromStringAndSize(text, MAX_LINE), request)
             if found < 0:
-                if arrived > MAX_LINE:
-                    raise protocol_error(PyBytes_FromStringAndSize(text, MAX_LINE), request)
                 return NEED_DATA
             line = PyBytes_FromStringAndSize(text, found)
             error = server_error(line, request)

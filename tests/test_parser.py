@@ -553,6 +553,19 @@ def test_the_keys_of_a_result_are_the_callers_own_objects(core: Any) -> None:
     assert [key is given for key, given in zip(result, keys, strict=True)] == [True, True]
 
 
+@pytest.mark.parametrize("length", [65_536, 65_537])
+@pytest.mark.parametrize("cut", [None, 65_537])
+def test_an_error_line_in_a_raw_reply_has_a_longest_length(
+    core: Any, length: int, cut: int | None
+) -> None:
+    line = b"ERROR " + b"#" * (length - 6) + b"\r\n"
+    parser = core.ReplyParser()
+    pieces = [line] if cut is None else [line[:cut], line[cut:]]
+    arguments = (replies.RAW, b"get k\r\n", b"END\r\n")
+    outcome = run(parser, pieces, *arguments)
+    assert (outcome[0] == "raised") is (length > 65_536)
+
+
 def test_a_key_is_answered_once_whatever_the_order_and_the_pieces(core: Any) -> None:
     parser = core.ReplyParser()
     arguments = (replies.GET_MANY, b"get a b c\r\n", ["a", "b", "c"])

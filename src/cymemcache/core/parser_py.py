@@ -385,9 +385,11 @@ class ReplyParser(ReplyStream):
         data, start = self._data, self._pos
         if data.startswith((b"ERROR", b"CLIENT_ERROR", b"SERVER_ERROR"), start):
             line_end = data.find(b"\r\n", start)
+            # Without its end it may be a CR longer.
+            length = line_end - start if line_end >= 0 else len(data) - start - 1
+            if length > MAX_LINE_LENGTH:
+                raise protocol_error(data[start : start + MAX_LINE_LENGTH], request)
             if line_end < 0:
-                if len(data) - start > MAX_LINE_LENGTH:
-                    raise protocol_error(data[start : start + MAX_LINE_LENGTH], request)
                 return NEED_DATA
             error = server_error(data[start:line_end], request)
             if error is not None:
