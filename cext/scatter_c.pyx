@@ -44,7 +44,7 @@ def fetch_from_all(str name not None, object ours, int kind, list parts not None
         client = part.client
         if not isinstance(client, PlainCalls) or not is_function(getattr(client, name), ours):
             return None
-        given = part.keys
+        given = <list?>part.keys
         PyList_Append(clients, client)
         PyList_Append(keys, given)
         PyList_Append(requests, getattr(client._requests, name)(given))
@@ -57,7 +57,7 @@ def fetch_from_all(str name not None, object ours, int kind, list parts not None
                 outcomes,
                 begun(
                     <PlainExchange>PyList_GET_ITEM(connections, i),
-                    <bytes>PyList_GET_ITEM(requests, i),
+                    <bytes?><object>PyList_GET_ITEM(requests, i),
                     kind,
                     <object>PyList_GET_ITEM(keys, i),
                     found,

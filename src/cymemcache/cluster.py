@@ -366,6 +366,8 @@ class HashClient(ScatterGather, SyncCommands):
             known, node = self._nodes.get(name, _NOBODY)
             if client is None or known is not client or not node.is_up:
                 return self._partition_with_care(keys)
+            if type(part) is not list:  # a user's own table may have other sequences
+                part = list(part)
             parts.append(Part(node, client, part, part))
         return parts, [], None
 

@@ -188,6 +188,7 @@ class Errand:
         """Give the connection back, or close it; where it had gone stale, be under way again."""
         exchange = self.exchange
         if exchange is None:
+            self._slot = None  # of a dial that failed: its error may keep this errand
             self.unreachable = type(self.outcome) is Failed and is_unreachable(self.outcome.error)
             return
         self.exchange = None

@@ -304,6 +304,8 @@ class ScatterGather:
                 errands.append(Errand(client, BARRIER_REQUEST, VERSION))
         if errands:
             gather(errands)
+            for errand in errands:
+                errand.outcome = None  # an error holds the frames that hold the errand
 
     def _from_all(
         self,

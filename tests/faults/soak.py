@@ -293,7 +293,6 @@ class Soak:
         self.report.recovery = monotonic() - began
 
     def check_slots(self) -> None:
-        gc.collect()  # an error that somebody has kept in a cycle may hold a connection's frame
         for name, client in self.cluster.clients.items():
             pool = getattr(client, "client_pool", None)
             if pool is not None and (pool.used or len(pool.free) > pool.max_size):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from typing import Any
@@ -10,6 +11,7 @@ import pytest
 
 from clusters import keys_of, name_of
 from cymemcache import Client, HashClient, MemcacheUnexpectedCloseError
+from cymemcache.hashing import RendezvousHash
 from cymemcache.serde import PickleSerde
 from cymemcache.testing import Cut, EmbeddedServer
 
@@ -128,3 +130,44 @@ def test_nodes_with_timeouts_of_their_own(connect: Connect, servers: Servers) ->
         cluster.set_many(items, noreply=False)
         for _ in range(3):
             assert cluster.get_many(keys) == items
+
+
+def test_closing_after_a_node_went_leaves_no_slot_to_the_garbage_collector(
+    connect: Connect, servers: Servers
+) -> None:
+    cluster = connect(use_pooling=True, max_pool_size=1)
+    key = keys_of(cluster, servers[0].address, 1)[0]
+    cluster.set(key, "v", noreply=True)
+    client = cluster.clients[name_of(servers[0].address)]
+    servers[0].stop()
+    client.sock.close()  # so that it is seen at once that the connection is of no use
+    gc.collect()
+    gc.disable()
+    try:
+        cluster.close()
+        assert client.client_pool.used == ()
+    finally:
+        gc.enable()
+
+
+def test_a_hashers_parts_need_not_be_lists(connect: Connect, servers: Servers) -> None:
+    class Table:
+        def __init__(self, table: Any) -> None:
+            self.nodes = table.nodes
+            self.choose = table.choose
+            self._table = table
+
+        def partition(self, keys: list[Any]) -> dict[str, Any]:
+            return {name: tuple(part) for name, part in self._table.partition(keys).items()}
+
+    class Hasher(RendezvousHash):
+        def table(self) -> Any:
+            return Table(super().table())
+
+    cluster = connect(hasher=Hasher)
+    keys = [key for part in keys_of_all(cluster, servers, 3) for key in part]
+    items = dict.fromkeys(keys, b"v")
+    for key in keys:
+        cluster.set(key, b"v", noreply=False)
+    for _ in range(3):
+        assert cluster.get_many([*keys, "absent"]) == items
