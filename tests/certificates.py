@@ -49,3 +49,8 @@ class Authority:
             *("-CAcreateserial", "-days", str(days), "-extfile", extensions, "-out", certificate),
         )
         return certificate, key
+
+
+def memcached_arguments(certificate: Path, key: Path) -> tuple[str, ...]:
+    """Of a memcached that speaks TLS with this certificate."""
+    return ("-Z", "-o", f"ssl_chain_cert={certificate},ssl_key={key}")

@@ -237,11 +237,11 @@ class Dialler:
         left = self._left(began)
         if not can_be_polled(sock) or not _is_of_ssl(context):
             sock.settimeout(left)
-            secured = context.wrap_socket(sock, server_hostname=host)
+            secured = _wrapped(context, sock, host)
             _remember(secured)
             return secured
         until = None if left is None else monotonic() + left
-        secured = context.wrap_socket(sock, server_hostname=host, do_handshake_on_connect=False)
+        secured = _wrapped(context, sock, host, do_handshake_on_connect=False)
         try:
             _remember(secured)
             while True:
@@ -267,6 +267,27 @@ def _wait(sock: Any, events: int, until: float | None) -> int:
     left = None if until is None else int(max(until - monotonic(), 0) * 1000) + 1
     ready = poll.poll(left)
     return ready[0][1] if ready else 0
+
+
+def _wrapped(context: Any, sock: Any, host: str, **options: Any) -> Any:
+    """The socket over TLS that has the descriptor of `sock` from now on.
+
+    An interruption can fall between the two statements with which ssl takes a descriptor over.  Two
+    sockets have it then, and the second one to close it would close a stranger's.
+    """
+    try:
+        return context.wrap_socket(sock, server_hostname=host, **options)
+    except BaseException as error:
+        trace = error.__traceback__
+        while trace is not None:
+            half_made = trace.tb_frame.f_locals.get("self")
+            if isinstance(half_made, _socket.socket) and half_made is not sock:
+                if half_made.fileno() == sock.fileno():
+                    sock.detach()
+                # Python's own `close` may need what is not there yet.
+                _socket.socket.close(half_made)
+            trace = trace.tb_next
+        raise
 
 
 def _is_of_ssl(context: Any) -> bool:

@@ -27,7 +27,15 @@ RUNS = {
     "greenlets": ["--storm", "greenlets"],
     "futures": ["--storm", "futures"],
 }
-SHARED_BY = ("Client", "PooledClient", "HashClient", "HashClient, pooled", "HashClient, mortal")
+SHARED_BY = (
+    "Client",
+    "PooledClient",
+    "HashClient",
+    "HashClient, pooled",
+    "HashClient, mortal",
+    "Client, TLS",
+    "HashClient, TLS",
+)
 
 
 def chaos(*options: str, seconds: float, **environment: str) -> subprocess.CompletedProcess[str]:

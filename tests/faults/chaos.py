@@ -23,6 +23,7 @@ import faulthandler
 import json
 import random
 import signal
+import ssl
 import threading
 import time
 import traceback
@@ -30,8 +31,11 @@ from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
 
+from certificates import Authority, memcached_arguments
 from clusters import name_of
 from cymemcache import Client, HashClient, PooledClient, __impl__
 from cymemcache.limited import LimitedPool
@@ -77,11 +81,13 @@ class Hasty(PooledClient):
 
 
 class Subject(NamedTuple):
-    """A client that can be tried: its class, options of its own, and whether keys stay in place."""
+    """A client that can be tried: its class, options of its own, whether keys stay in place, and
+    whether its servers speak TLS."""
 
     kind: type
     options: dict[str, Any]
     exact: bool = True
+    tls: bool = False
 
     @property
     def nodes(self) -> int:
@@ -110,6 +116,8 @@ CLIENTS = {
     "HashClient": Subject(HashClient, STEADY),
     "HashClient, pooled": Subject(HashClient, {**STEADY, **FEWER, "use_pooling": True}),
     "HashClient, mortal": Subject(HashClient, MORTAL, exact=False),
+    "Client, TLS": Subject(Client, {}, tls=True),
+    "HashClient, TLS": Subject(HashClient, STEADY, tls=True),
     # What the model must find wrong; the keys of the last one move.
     "Careless": Subject(Careless, {}),
     "Hasty": Subject(Hasty, FEWER),
@@ -285,29 +293,43 @@ def main() -> int:
     wrong: list[str] = []
     subject = CLIENTS[given.client]
     with ExitStack() as stack:
-        servers = [stack.enter_context(MemcachedProcess()) for _ in range(subject.nodes)]
+        arguments: tuple[str, ...] = ()
+        trusting = None
+        if subject.tls:
+            authority = Authority(Path(stack.enter_context(TemporaryDirectory())))
+            trusting = ssl.create_default_context(cafile=str(authority.certificate))
+            arguments = memcached_arguments(*authority.issue("127.0.0.1"))
+        servers = [stack.enter_context(MemcachedProcess(*arguments)) for _ in range(subject.nodes)]
+        stream = "opaque" if subject.tls else "text"
         proxies = [  # which start at the same time
-            FaultProxy(server.address, given.faults, f"{given.seed}-{number}", TIMEOUT)
+            FaultProxy(server.address, given.faults, f"{given.seed}-{number}", TIMEOUT, stream)
             for number, server in enumerate(servers)
         ]
         for proxy in proxies:
             stack.enter_context(proxy)
         serde = SignedSerde(b"the secret of the test") if given.signed else None
-        options = {"timeout": TIMEOUT, "connect_timeout": TIMEOUT, "serde": serde}
+        options = {
+            "timeout": TIMEOUT,
+            "connect_timeout": TIMEOUT,
+            "serde": serde,
+            "tls_context": trusting,
+        }
         addresses = [proxy.address for proxy in proxies]
         where = addresses if subject.nodes > 1 else addresses[0]
         client = subject.kind(where, **options, **subject.options)
         pids = {
             name_of(address): server.pid for address, server in zip(addresses, servers, strict=True)
         }
-        flips = given.faults == "flips"
+        # TLS notices whatever was changed on the way.
+        exact = subject.exact and (given.faults == "exact" or subject.tls)
+        flips = given.faults == "flips" and not subject.tls
         users = [
             User(
                 client,
                 pids,
                 f"user{number}",
                 given.seed,
-                exact=given.faults == "exact" and subject.exact,
+                exact=exact,
                 trusting=flips and not given.signed,
                 plain=not given.signed,
             )

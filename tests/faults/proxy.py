@@ -3,11 +3,13 @@
 It runs in a process of its own, so that nothing that is done to the client's process (signals,
 patched sockets, a tiny switch interval) is done to it:
 
-    python -m faults.proxy HOST PORT MODE SEED TIMEOUT
+    python -m faults.proxy HOST PORT MODE SEED TIMEOUT STREAM
 
 It prints its port, then obeys lines: ``calm`` ends the faults, and is repeated once nobody is
 refused any more; the end of the input ends the proxy, which then prints as JSON how often it
-committed each.  TIMEOUT is that of the client, in seconds: what is "late" comes after that.
+committed each.  TIMEOUT is that of the client, in seconds: what is "late" comes after that.  STREAM
+is "text", or "opaque" where replies cannot be told from each other, as under TLS: there what
+arrives at once passes for one, while hands are shaken included.
 `FaultProxy` does all this from the side of a test.
 """
 
@@ -48,6 +50,15 @@ def take_replies(received: bytearray) -> Iterator[bytes]:
             at = 0
 
 
+def take_all(received: bytearray) -> Iterator[bytes]:
+    """Whatever there is in `received`, which it is removed from."""
+    yield bytes(received)
+    received.clear()
+
+
+STREAMS = {"text": take_replies, "opaque": take_all}
+
+
 class _Ended(Exception):
     """Both sides of the connection are to be closed."""
 
@@ -56,11 +67,14 @@ class _Ended(Exception):
 
 
 class _Proxy:
-    def __init__(self, server: tuple[str, int], mode: str, seed: str, timeout: float) -> None:
+    def __init__(
+        self, server: tuple[str, int], mode: str, seed: str, timeout: float, stream: str
+    ) -> None:
         self.server = server
         self.mode = mode
         self.seed = seed
         self.timeout = timeout
+        self.take = STREAMS[stream]
         self.wild = True
         self.counts: Counter[str] = Counter()
         self.numbers = itertools.count()
@@ -192,7 +206,7 @@ class _Proxy:
         received = bytearray()
         while data := await loop.sock_recv(upstream, _RECEIVE):
             received += data
-            for reply in take_replies(received):
+            for reply in self.take(received):
                 fault = schedule.on_reply() if self.wild else ""
                 if fault == "another key" and not reply.startswith(b"VALUE "):
                     fault = ""
@@ -255,10 +269,18 @@ class _Proxy:
 class FaultProxy:
     """Such a proxy in front of `server`, for the time of a ``with`` block."""
 
-    def __init__(self, server: tuple[str, int], mode: str, seed: str, timeout: float) -> None:
+    def __init__(
+        self,
+        server: tuple[str, int],
+        mode: str,
+        seed: str,
+        timeout: float,
+        stream: str = "text",
+    ) -> None:
         host, port = server
+        options = (host, str(port), mode, seed, str(timeout), stream)
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "faults.proxy", host, str(port), mode, seed, str(timeout)],
+            [sys.executable, "-m", "faults.proxy", *options],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
@@ -296,5 +318,5 @@ class FaultProxy:
 
 
 if __name__ == "__main__":
-    _host, _port, _mode, _seed, _timeout = sys.argv[1:]
-    asyncio.run(_Proxy((_host, int(_port)), _mode, _seed, float(_timeout)).run())
+    _host, _port, _mode, _seed, _timeout, _stream = sys.argv[1:]
+    asyncio.run(_Proxy((_host, int(_port)), _mode, _seed, float(_timeout), _stream).run())

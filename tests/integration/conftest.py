@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from certificates import memcached_arguments
 from cymemcache import Client, HashClient, PooledClient
 from cymemcache.testing import EmbeddedServer, MemcachedProcess
 from cymemcache.testing.process import accepts, free_port
@@ -101,8 +102,7 @@ def memcached_factory() -> Iterator[Callable[..., MemcachedProcess]]:
             tls: tuple[Path, Path] | None = None,
         ) -> MemcachedProcess:
             if tls is not None:
-                certificate, key = tls
-                arguments += ("-Z", "-o", f"ssl_chain_cert={certificate},ssl_key={key}")
+                arguments += memcached_arguments(*tls)
             process = MemcachedProcess(*arguments, port=port, unix_path=unix, program=program)
             return stack.enter_context(process)
 

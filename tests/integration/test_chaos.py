@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from faults.__main__ import RUNS, chaos
-from faults.proxy import FaultProxy, take_replies
+from faults.proxy import STREAMS, FaultProxy, take_replies
 from faults.schedule import CONNECT, FORGED, REPLY, REQUEST, Schedule
 from wire import PATIENCE, Server, wait_until
 
@@ -30,6 +30,9 @@ SHORT = [
     ("HashClient, pooled", "futures"),
     ("HashClient, mortal", "faults"),
     ("HashClient, mortal", "flipped bytes, signed values"),
+    ("Client, TLS", "signals"),
+    ("Client, TLS", "flipped bytes"),
+    ("HashClient, TLS", "exceptions"),
 ]
 
 
@@ -95,9 +98,10 @@ def test_the_proxy_finds_where_replies_end() -> None:
         assert received == b""
 
 
-def test_a_calm_proxy_is_not_noticed(running_memcached: Server) -> None:
+@pytest.mark.parametrize("stream", STREAMS)
+def test_a_calm_proxy_is_not_noticed(running_memcached: Server, stream: str) -> None:
     running_memcached.flush()
-    with FaultProxy(running_memcached.address, "forged", "seed", 1.0) as proxy:
+    with FaultProxy(running_memcached.address, "forged", "seed", 1.0, stream) as proxy:
         proxy.calm()
         with socket.create_connection(proxy.address, timeout=PATIENCE) as sock:
             for number in range(300):

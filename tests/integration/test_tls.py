@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import itertools
+import os
+import socket
 import ssl
+import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import FrameType
 from typing import Any
 
 import pytest
@@ -13,6 +19,7 @@ from certificates import Authority
 from cymemcache import AWSElastiCacheHashClient, Client, MemcacheError
 from cymemcache.testing import MemcachedProcess
 from exchanges import open_sockets
+from interrupting import Interrupted
 from wire import MEBIBYTE, PATIENCE
 
 
@@ -138,3 +145,47 @@ def test_a_client_without_tls_gets_no_answer(address: tuple[str, int]) -> None:
 def test_tls_over_a_unix_socket_is_refused(trusting: ssl.SSLContext) -> None:
     with pytest.raises(ValueError, match="tls_context"):
         Client("/tmp/socket", tls_context=trusting)
+
+
+def test_an_interruption_while_ssl_takes_a_descriptor_over_leaves_it_one_owner(
+    address: tuple[str, int], trusting: ssl.SSLContext
+) -> None:
+    """A second one would close whatever has the number by then."""
+    interruptions = 0
+    while True:
+        client = Client(address, tls_context=trusting, timeout=PATIENCE)
+        try:
+            with interrupted_at(interruptions + 1, ssl.__file__):
+                client.get("k")
+        except Interrupted:
+            strangers = [socket.socket() for _ in range(4)]
+        else:
+            break
+        finally:
+            client.close()
+        interruptions += 1
+        # The frames of the interruption are gone by now, and all that they held.
+        for stranger in strangers:
+            os.fstat(stranger.fileno())
+            stranger.close()
+    assert interruptions > 20
+
+
+@contextmanager
+def interrupted_at(number: int, file: str) -> Iterator[None]:
+    """Raise `Interrupted` at the line that is that number of those in `file` that are run."""
+    lines = itertools.count(1)
+
+    def trace(frame: FrameType, event: str, argument: object) -> Any:
+        if frame.f_code.co_filename != file:
+            return None
+        if event == "line" and next(lines) == number:
+            raise Interrupted
+        return trace
+
+    before = sys.gettrace()
+    sys.settrace(trace)
+    try:
+        yield
+    finally:
+        sys.settrace(before)
