@@ -132,6 +132,7 @@ def test_an_interrupted_dial_leaves_no_descriptor_and_a_usable_client(
             if interrupted:
                 raise Stop
 
+    wait_until(lambda: embedded.open_connections == 0)  # those of other tests
     before = open_sockets()
     client = Client(embedded.address, socket_module=module_with(Interrupted))
     for _ in range(3):
