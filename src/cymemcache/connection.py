@@ -275,17 +275,21 @@ def _wrapped(context: Any, sock: Any, host: str, **options: Any) -> Any:
     An interruption can fall between the two statements with which ssl takes a descriptor over.  Two
     sockets have it then, and the second one to close it would close a stranger's.
     """
+    number = sock.fileno() if isinstance(sock, _socket.socket) else -1
     try:
         return context.wrap_socket(sock, server_hostname=host, **options)
     except BaseException as error:
         trace = error.__traceback__
         while trace is not None:
-            half_made = trace.tb_frame.f_locals.get("self")
-            if isinstance(half_made, _socket.socket) and half_made is not sock:
-                if half_made.fileno() == sock.fileno():
-                    sock.detach()
+            other = trace.tb_frame.f_locals.get("self")
+            if (
+                isinstance(other, _socket.socket)
+                and other is not sock
+                and other.fileno() == number != -1
+            ):
+                sock.detach()
                 # Python's own `close` may need what is not there yet.
-                _socket.socket.close(half_made)
+                _socket.socket.close(other)
             trace = trace.tb_next
         raise
 
