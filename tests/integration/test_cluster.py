@@ -396,7 +396,7 @@ def test_what_one_node_refuses(connect_all: Callable[..., Any], ignore: bool) ->
             with pytest.raises(MemcacheClientError):
                 cluster.shutdown()
         assert unwilling.running
-        assert not willing.running
+        wait_until(lambda: not willing.running)
 
 
 def test_stats_with_an_unknown_word_raises(cluster: HashClient) -> None:
