@@ -202,6 +202,10 @@ cdef class PlainExchange:
         """When the last command began, on the clock of `time.monotonic`."""
         return self.used_at / 1e9
 
+    @used_at_seconds.setter
+    def used_at_seconds(self, double seconds):
+        self.used_at = <int64_t>(seconds * 1e9)
+
     @property
     def idle_seconds(self):
         """After which it is of no use any more, if nobody used it."""

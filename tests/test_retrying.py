@@ -8,7 +8,7 @@ import copy
 import functools
 import inspect
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 from unittest import mock
 
@@ -442,12 +442,25 @@ def test_one_around_another_multiplies_the_attempts() -> None:
     assert inspect.signature(retrying.get) == inspect.signature(client.get)
 
 
+class Once:
+    """Can be gone through but once, and is no iterator."""
+
+    def __init__(self, keys: list[str]) -> None:
+        self._rest = iter(keys)
+
+    def __iter__(self) -> Iterator[str]:
+        return self._rest
+
+
 @pytest.mark.parametrize("name", ["get_many", "function"])
 @pytest.mark.parametrize("by_name", [False, True])
-def test_an_iterator_of_keys_is_there_for_every_attempt(name: str, by_name: bool) -> None:
+@pytest.mark.parametrize("once", [iter, Once])
+def test_an_iterator_of_keys_is_there_for_every_attempt(
+    name: str, by_name: bool, once: Callable[[list[str]], Any]
+) -> None:
     client = Broken(OSError())
     client.function = lambda keys: client.get_many(keys)
-    command, keys = getattr(RetryingClient(client), name), iter(["a", "b"])
+    command, keys = getattr(RetryingClient(client), name), once(["a", "b"])
     if by_name:
         command(keys=keys)
     else:

@@ -13,10 +13,10 @@ import errno
 import os
 import select
 from time import monotonic
-from weakref import WeakSet
 
 from .core import PlainExchange, ReplyParser, Requests
 from .core.replies import NEED_DATA, STORE, fork_error
+from .descriptors import remember, wrapped
 from .exceptions import MemcacheClientError, MemcacheError
 from .exchange import (
     READABLE,
@@ -192,9 +192,12 @@ class Dialler:
     ) -> Steps[Any]:
         module = self._socket_module
         is_unix = family == getattr(module, "AF_UNIX", None)
+        forks = fork_count()
         sock = module.socket(family, module.SOCK_STREAM, protocol)
         try:
-            _remember(sock)
+            remember(sock)
+            if fork_count() != forks:  # it may be the parent's, who goes on with it
+                raise fork_error()
             if not is_unix:
                 self._set_tcp_options(sock)
             # A UNIX socket connects at once, or has to be tried again: no poll could tell when.
@@ -237,13 +240,10 @@ class Dialler:
         left = self._left(began)
         if not can_be_polled(sock) or not _is_of_ssl(context):
             sock.settimeout(left)
-            secured = _wrapped(context, sock, host)
-            _remember(secured)
-            return secured
+            return wrapped(context, sock, host)
         until = None if left is None else monotonic() + left
-        secured = _wrapped(context, sock, host, do_handshake_on_connect=False)
+        secured = wrapped(context, sock, host, do_handshake_on_connect=False)
         try:
-            _remember(secured)
             while True:
                 try:
                     secured.do_handshake()
@@ -269,31 +269,6 @@ def _wait(sock: Any, events: int, until: float | None) -> int:
     return ready[0][1] if ready else 0
 
 
-def _wrapped(context: Any, sock: Any, host: str, **options: Any) -> Any:
-    """The socket over TLS that has the descriptor of `sock` from now on.
-
-    An interruption can fall between the two statements with which ssl takes a descriptor over.  Two
-    sockets have it then, and the second one to close it would close a stranger's.
-    """
-    number = sock.fileno() if isinstance(sock, _socket.socket) else -1
-    try:
-        return context.wrap_socket(sock, server_hostname=host, **options)
-    except BaseException as error:
-        trace = error.__traceback__
-        while trace is not None:
-            other = trace.tb_frame.f_locals.get("self")
-            if (
-                isinstance(other, _socket.socket)
-                and other is not sock
-                and other.fileno() == number != -1
-            ):
-                sock.detach()
-                # Python's own `close` may need what is not there yet.
-                _socket.socket.close(other)
-            trace = trace.tb_next
-        raise
-
-
 def _is_of_ssl(context: Any) -> bool:
     from ssl import SSLContext
 
@@ -311,36 +286,3 @@ def _set_receive_timeout(sock: Any, timeout: float | None) -> None:
     sock.setsockopt(
         _socket.SOL_SOCKET, _socket.SO_RCVTIMEO, pack("@ll", int(seconds), microseconds)
     )
-
-
-_sockets: WeakSet[Any] = WeakSet()  # that were dialled and may be open
-
-
-def _remember(sock: Any) -> None:
-    try:
-        _sockets.add(sock)
-    except TypeError:  # an object of somebody's own that cannot be referred to weakly
-        pass
-
-
-def _cut_off() -> None:
-    """In a child process: what the parent dialled leads nowhere from here on.
-
-    A signal handler can fork in the middle of a call on a socket, which would go on in the child:
-    send the rest of the request a second time, take the reply that the parent waits for.
-    Descriptors are replaced, not closed: such a call must not find a stranger's under the number.
-    """
-    nowhere, other = _socket.socketpair()
-    other.close()
-    for sock in list(_sockets):
-        try:
-            number = sock.fileno()
-            if number >= 0:
-                os.dup2(nowhere.fileno(), number, inheritable=False)
-        except (OSError, ValueError):
-            pass  # closed in the meantime
-    nowhere.close()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_cut_off)

@@ -185,11 +185,12 @@ class _Retried:
         self.__module__ = getattr(function, "__module__", self.__module__)
 
     def __call__(self, /, *args: Any, **kwargs: Any) -> Any:
-        # Of an iterator of keys the first attempt would leave the second nothing: all misses.
+        # Of keys that can be gone through but once the first attempt would leave the second none:
+        # all misses.
         at = self._keys_at
-        if len(args) > at and hasattr(args[at], "__next__"):
+        if len(args) > at and _may_end(args[at]):
             args = (*args[:at], list(args[at]), *args[at + 1 :])
-        elif hasattr(kwargs.get("keys"), "__next__"):
+        elif _may_end(kwargs.get("keys")):
             kwargs["keys"] = list(kwargs["keys"])
         retrying = self._retrying
         for attempt in range(1, retrying._attempts):
@@ -208,6 +209,11 @@ class _Retried:
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._function, name)
+
+
+def _may_end(keys: Any) -> bool:
+    """Whether there may be no `keys` left once they were gone through, as of an iterator."""
+    return hasattr(keys, "__iter__") and not hasattr(keys, "__len__")
 
 
 def _errors(argument: str, kinds: Errors) -> tuple[type[Exception], ...]:

@@ -16,6 +16,7 @@ what it did afterwards, and that by one assignment.
 
 from __future__ import annotations
 
+import errno
 import itertools
 import random
 from collections import Counter
@@ -36,6 +37,7 @@ OWN_KEYS, SHARED_KEYS = 6, 4
 LIMBO_MOST = 6  # commands of unknown fate, after which a key is of little use any more
 NOTES_MOST = 200
 ERRORS_MOST = 60
+AGE_SECONDS = 1.5  # by which a connection becomes older than those that are used unseen
 NODE_RETRY_SECONDS = 0.005  # between two tries of a node that is failing
 SIZES = (0, 0, 20, 300, 3000, 3000, 40_000, 100_000)
 
@@ -137,7 +139,7 @@ class User:
         self.exact = exact
         self.trusting = trusting
         self.errors: Counter[str] = Counter()
-        self.commands = 0
+        self.commands = self.answered = 0
         self.names = itertools.count()
         self.keys = [self.fresh() for _ in range(OWN_KEYS)]
         self.shared = [f"shared-{number}" for number in range(SHARED_KEYS)]
@@ -212,14 +214,20 @@ class User:
         self.commands += 1
         began = monotonic()
         try:
-            return getattr(self.client, name)(*args, **options)
+            result = getattr(self.client, name)(*args, **options)
+            self.answered += not options.get("noreply", False)
+            return result
         except MemcacheIllegalInputError:
             raise
         except (MemcacheError, OSError, RuntimeError) as error:
             if isinstance(error, RuntimeError) and "pool_wait_timeout" not in str(error):
                 raise
+            if getattr(error, "errno", None) == errno.EBADF:
+                raise Wrong(f"{name}: a descriptor was closed by somebody else") from error
             self.forget()
             self.errors[type(error).__name__] += 1
+            if isinstance(error, ConnectionRefusedError):
+                sleep(NODE_RETRY_SECONDS)  # or there would be little else
             raise Failed from None
         finally:
             if monotonic() - began > PATIENCE:
@@ -459,6 +467,15 @@ class User:
                     raise Wrong(f"raw_command: {line!r}")
         elif choice < 0.8:
             self.give("close")
+        elif choice < 0.9:
+            self.age()
+
+    def age(self) -> None:
+        """Idle connections are old enough to be looked at before they are used."""
+        clients = self.client.clients.values() if self.is_cluster else [self.client]
+        for client in list(clients):
+            for connection in list(client._pool._idle):
+                connection.used_at_seconds -= AGE_SECONDS
 
     def by_node(self, answer: Any) -> dict[str, Any]:
         """What each server has answered."""

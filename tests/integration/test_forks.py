@@ -223,6 +223,53 @@ def test_a_child_holds_no_socket_of_the_parents_not_even_one_that_a_thread_was_u
     assert found == ["miss"]
 
 
+def test_a_child_holds_no_socket_that_passes_to_tls_while_it_is_forked(
+    embedded: EmbeddedServer,
+) -> None:
+    passing: list[str] = []
+    entered, go_on = threading.Event(), threading.Event()
+
+    class Context:
+        def wrap_socket(self, sock: Any, **options: Any) -> Any:
+            own = socket.socket(fileno=sock.detach())
+            passing.append(open_sockets()[own.fileno()])
+            entered.set()
+            go_on.wait(PATIENCE)
+            return own
+
+    found: list[Any] = []
+    with Client(embedded.address, tls_context=Context(), timeout=PATIENCE) as client:
+        thread = threading.Thread(target=lambda: found.append(client.get("k", "miss")))
+        thread.start()
+        assert entered.wait(PATIENCE)
+        child = forked(lambda: passing[0] in open_sockets().values())
+        assert child.result() is False
+        go_on.set()
+        thread.join(PATIENCE)
+    assert found == ["miss"]
+
+
+def test_a_fork_while_a_socket_is_made_leaves_it_to_the_parent(embedded: EmbeddedServer) -> None:
+    children: list[int] = []
+
+    class Forking(socket.socket):
+        def __init__(self, *args: Any, **options: Any) -> None:
+            super().__init__(*args, **options)
+            if not children:
+                children.append(os.fork())
+
+    client = Client(embedded.address, socket_module=module_with(Forking), timeout=PATIENCE)
+    try:
+        found = client.get("k", "miss")
+    except MemcacheUnexpectedCloseError:
+        found = None
+    if children == [0]:
+        os._exit(0 if found is None and client.get("k", "miss") == "miss" else 1)
+    assert found == "miss"
+    assert os.waitstatus_to_exitcode(os.waitpid(children[0], 0)[1]) == 0
+    client.close()
+
+
 def _peer(number: int) -> Any:
     with socket.socket(fileno=os.dup(number)) as sock:
         return sock.getpeername()

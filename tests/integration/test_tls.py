@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import itertools
 import os
 import socket
@@ -147,13 +148,16 @@ def test_tls_over_a_unix_socket_is_refused(trusting: ssl.SSLContext) -> None:
         Client("/tmp/socket", tls_context=trusting)
 
 
+@pytest.mark.parametrize("module", ["socket", "gevent.socket"])
 def test_an_interruption_while_ssl_takes_a_descriptor_over_leaves_it_one_owner(
-    address: tuple[str, int], trusting: ssl.SSLContext
+    address: tuple[str, int], trusting: ssl.SSLContext, module: str
 ) -> None:
     """A second one would close whatever has the number by then."""
+    options: Any = {"tls_context": trusting, "timeout": PATIENCE}
+    options["socket_module"] = importlib.import_module(module)
     interruptions = 0
     while True:
-        client = Client(address, tls_context=trusting, timeout=PATIENCE)
+        client = Client(address, **options)
         try:
             with interrupted_at(interruptions + 1, ssl.__file__):
                 client.get("k")
