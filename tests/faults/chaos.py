@@ -49,7 +49,6 @@ from interrupting import Interrupted, no_descriptor_leaked, within_the_client
 from interrupting import Wrong as Leaked
 from wire import PATIENCE
 
-ANSWERED_LEAST = 0.1  # of all commands: where little works, little is shown
 TIMEOUT = 0.3  # seconds, of the client: many faults cost as much
 USERS = 4
 NODES = 3  # of a cluster
@@ -341,11 +340,8 @@ def main() -> int:
             with no_descriptor_leaked(client, subject.connections(given.users)):
                 getattr(run, given.storm)()
                 wrong = run.wrong
-                commands, answered = (
-                    sum(getattr(user, name) for user in users) for name in ("commands", "answered")
-                )
-                if answered < commands * ANSWERED_LEAST:
-                    wrong.append(f"{answered} of {commands} commands were answered")
+                if not any(user.answered for user in users):
+                    wrong.append("no command was answered, so nothing is shown")
                 for proxy in proxies:
                     proxy.calm()
                 if not wrong:

@@ -25,7 +25,7 @@ from threading import get_ident
 from time import monotonic, sleep
 from typing import Any, TypeAlias
 
-from cymemcache import MemcacheError, MemcacheIllegalInputError
+from cymemcache import MemcacheError, MemcacheIllegalInputError, MemcacheNodeDownError
 from wire import PATIENCE
 
 State: TypeAlias = int | None  # of a key: the number of the value it holds
@@ -226,7 +226,7 @@ class User:
                 raise Wrong(f"{name}: a descriptor was closed by somebody else") from error
             self.forget()
             self.errors[type(error).__name__] += 1
-            if isinstance(error, ConnectionRefusedError):
+            if isinstance(error, (ConnectionRefusedError, MemcacheNodeDownError)):
                 sleep(NODE_RETRY_SECONDS)  # or there would be little else
             raise Failed from None
         finally:
