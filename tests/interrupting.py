@@ -255,9 +255,13 @@ def no_descriptor_leaked(client: Any, most: int) -> Iterator[None]:
     for one in clients:
         pool = one._pool
         known = {connection.sock.fileno() for connection in [*pool._idle, *pool._held.values()]}
-        found = connected_to(one.server)
-        # One that the server has reset meanwhile is not connected any more.
-        if found - known or known - open_sockets().keys():
+        peers = peers_of_sockets()
+        found = {number for number, peer in peers.items() if peer == one.server}
+        # One that the server has reset meanwhile has no peer any more.
+        strange = {
+            number for number in known if peers.get(number, "closed") not in (one.server, None)
+        }
+        if found - known or strange:
             raise Wrong(f"connections {found} are open, the pool knows of {known}")
         if isinstance(pool, LimitedPool) and pool.used:
             raise Wrong(f"of the slots {pool.used} nobody has the connections")
@@ -270,17 +274,21 @@ def no_descriptor_leaked(client: Any, most: int) -> Iterator[None]:
 
 
 def connected_to(address: tuple[str, int]) -> set[int]:
-    found = set()
+    return {number for number, peer in peers_of_sockets().items() if peer == address}
+
+
+def peers_of_sockets() -> dict[int, Any]:
+    """By its descriptor, to whom each socket is connected; None where to nobody."""
+    peers: dict[int, Any] = {}
     for number in open_sockets():
         sock = socket.socket(fileno=number)
         try:
-            if sock.getpeername() == address:
-                found.add(number)
+            peers[number] = sock.getpeername()
         except OSError:
-            pass  # not connected
+            peers[number] = None
         finally:
             sock.detach()
-    return found
+    return peers
 
 
 def main() -> None:

@@ -61,14 +61,11 @@ def _identity(sock: Any) -> Identity | None:
 
 def _end_half_made(sock: Any, number: int, error: BaseException) -> None:
     """Leave `number` to nobody but `sock`, or to nobody where another socket has it as well."""
+    mine = _innermost(sock)
     trace = error.__traceback__
     while trace is not None:
         other = _innermost(trace.tb_frame.f_locals.get("self"))
-        if (
-            isinstance(other, _socket.socket)
-            and other is not _innermost(sock)
-            and other.fileno() == number
-        ):
+        if isinstance(other, _socket.socket) and other is not mine and other.fileno() == number:
             sock.detach()
             # Python's own `close` may need what is not there yet.
             _socket.socket.close(other)

@@ -259,12 +259,16 @@ def test_a_fork_while_a_socket_is_made_leaves_it_to_the_parent(embedded: Embedde
                 children.append(os.fork())
 
     client = Client(embedded.address, socket_module=module_with(Forking), timeout=PATIENCE)
+    found: Any = None
+    status = 1
     try:
         found = client.get("k", "miss")
     except MemcacheUnexpectedCloseError:
-        found = None
-    if children == [0]:
-        os._exit(0 if found is None and client.get("k", "miss") == "miss" else 1)
+        if children == [0] and client.get("k", "miss") == "miss":
+            status = 0
+    finally:
+        if children == [0]:
+            os._exit(status)
     assert found == "miss"
     assert os.waitstatus_to_exitcode(os.waitpid(children[0], 0)[1]) == 0
     client.close()
