@@ -73,7 +73,12 @@ def _end_half_made(sock: Any, number: int, error: BaseException) -> None:
 
 
 def _innermost(sock: Any) -> Any:
-    return getattr(sock, "_sock", sock)  # what a socket of gevent's has its descriptor in
+    """`sock`, or what a socket of gevent's has its descriptor in."""
+    try:
+        # Not through `__getattr__`: gevent's has no end where the attribute is not there yet.
+        return object.__getattribute__(sock, "_sock")
+    except AttributeError:
+        return sock
 
 
 def _cut_off() -> None:

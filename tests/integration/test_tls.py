@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import importlib
 import itertools
 import os
@@ -148,18 +149,24 @@ def test_tls_over_a_unix_socket_is_refused(trusting: ssl.SSLContext) -> None:
         Client("/tmp/socket", tls_context=trusting)
 
 
-@pytest.mark.parametrize("module", ["socket", "gevent.socket"])
+@pytest.mark.parametrize(
+    ("sockets", "tls"),
+    [("socket", "ssl"), ("gevent.socket", "ssl"), ("gevent.socket", "gevent.ssl")],
+)
 def test_an_interruption_while_ssl_takes_a_descriptor_over_leaves_it_one_owner(
-    address: tuple[str, int], trusting: ssl.SSLContext, module: str
+    address: tuple[str, int], authority: Authority, sockets: str, tls: str
 ) -> None:
     """A second one would close whatever has the number by then."""
-    options: Any = {"tls_context": trusting, "timeout": PATIENCE}
-    options["socket_module"] = importlib.import_module(module)
+    context = importlib.import_module(tls).SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.load_verify_locations(authority.certificate)
+    file = type(context).wrap_socket.__code__.co_filename
+    options: Any = {"tls_context": context, "timeout": PATIENCE}
+    options["socket_module"] = importlib.import_module(sockets)
     interruptions = 0
     while True:
         client = Client(address, **options)
         try:
-            with interrupted_at(interruptions + 1, ssl.__file__):
+            with interrupted_at(interruptions + 1, file):
                 client.get("k")
         except Interrupted:
             strangers = [socket.socket() for _ in range(4)]
@@ -168,7 +175,7 @@ def test_an_interruption_while_ssl_takes_a_descriptor_over_leaves_it_one_owner(
         finally:
             client.close()
         interruptions += 1
-        # The frames of the interruption are gone by now, and all that they held.
+        gc.collect()  # now the frames of the interruption are gone, and all that they held
         for stranger in strangers:
             os.fstat(stranger.fileno())
             stranger.close()
