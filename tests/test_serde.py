@@ -20,7 +20,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import cymemcache
-from cymemcache import serde
+from cymemcache import serde, undecodable
 from cymemcache.core.replies import DECODE_LATER, DECODE_RAW, DECODE_STOCK
 from cymemcache.exceptions import (
     MemcacheDecompressionError,
@@ -28,13 +28,14 @@ from cymemcache.exceptions import (
     MemcacheIllegalInputError,
 )
 from cymemcache.serde import (
+    MISS,
     CompressedSerde,
     JSONSerde,
     LegacyWrappingSerde,
     PickleSerde,
 )
 
-LOGGER = "cymemcache.serde"
+LOGGER = "cymemcache"
 
 
 class Text(str):
@@ -263,18 +264,37 @@ def test_combined_flags_mean_what_they_mean_to_pymemcache(flags):
     )
 
 
-@pytest.mark.parametrize(("data", "flag"), [(b"\xff", serde.FLAG_TEXT), (b"x", serde.FLAG_INTEGER)])
-def test_text_and_numbers_that_are_none_raise(data, flag):
-    with pytest.raises(ValueError, match=r"invalid start byte|invalid literal"):
-        serde.pickle_serde.deserialize("key", data, flag)
+@pytest.fixture
+def nothing_logged(monkeypatch):
+    """No kind of value has been found undecodable before."""
+    monkeypatch.setattr(undecodable, "_logged", set())
 
 
-def test_a_corrupt_pickle_is_a_miss_that_is_logged_once(caplog):
+@pytest.mark.parametrize(
+    ("data", "flags"),
+    [
+        (b"\xff", serde.FLAG_TEXT),
+        (b"x", serde.FLAG_INTEGER),
+        (b"12x", serde.FLAG_LONG),
+        (b"9" * 10_000, serde.FLAG_INTEGER),
+        (b"", serde.FLAG_PICKLE | serde.FLAG_INTEGER),  # what PHP stores for False
+    ],
+    ids=shown,
+)
+@pytest.mark.parametrize("make", [PickleSerde, JSONSerde])
+def test_bytes_that_their_flags_call_text_or_a_number_are_a_miss_or_raise(make, data, flags):
+    assert make().deserialize("key", data, flags) is MISS
+    with pytest.raises(ValueError, match=r".") as caught:
+        make(on_error="raise").deserialize("key", data, flags)
+    assert "'key'" in caught.value.__notes__[0]
+
+
+def test_a_corrupt_pickle_is_a_miss_that_is_logged_once(caplog, nothing_logged):
     """Repaired: it became None without a word."""
     caplog.set_level(logging.DEBUG, LOGGER)
-    data = pickle.dumps(Unwilling("first reason"))
-    for key in ("one", "two", "three"):
-        assert serde.pickle_serde.deserialize(key, data, serde.FLAG_PICKLE) is None
+    for key, reason in (("one", "first reason"), ("two", "another"), ("three", "a third")):
+        data = pickle.dumps(Unwilling(reason))
+        assert serde.pickle_serde.deserialize(key, data, serde.FLAG_PICKLE) is MISS
     assert [record.levelno for record in caplog.records] == [
         logging.WARNING,
         logging.DEBUG,
@@ -288,21 +308,30 @@ def test_a_corrupt_pickle_is_a_miss_that_is_logged_once(caplog):
     assert second.exc_info is None
 
 
-def test_each_reason_is_logged_for_itself(caplog):
-    for text in ("second reason", "third reason"):
-        data = pickle.dumps(Unwilling(text))
-        assert serde.python_memcache_deserializer("key", data, serde.FLAG_PICKLE) is None
-    assert [record.levelno for record in caplog.records] == [logging.WARNING, logging.WARNING]
+def test_each_kind_of_value_and_error_is_logged_for_itself(caplog, nothing_logged):
+    for data, flags in [
+        (pickle.dumps(Unwilling("reason")), serde.FLAG_PICKLE),
+        (b"", serde.FLAG_PICKLE),
+        (b"x", serde.FLAG_INTEGER),
+        (b"y", serde.FLAG_LONG),  # of the same kind
+        (b"\xff", serde.FLAG_TEXT),
+        (b"garbage", serde.FLAG_COMPRESSED),
+    ]:
+        for _ in range(3):
+            assert serde.compressed_serde.deserialize("key", data, flags) is MISS
+    assert [record.args[0] for record in caplog.records] == [
+        *("pickled", "pickled", "number", "text", "compressed")
+    ]
 
 
-def test_endless_reasons_do_not_fill_the_log(caplog, monkeypatch):
-    monkeypatch.setattr(serde, "_reasons", set())
+def test_endless_kinds_do_not_fill_the_log(caplog, nothing_logged):
     for i in range(300):
-        serde.pickle_serde.deserialize("key", pickle.dumps(Unwilling(str(i))), serde.FLAG_PICKLE)
-    assert len(caplog.records) == len(serde._reasons) == 100
+        error = type(f"Error{i}", (Exception,), {})()
+        assert undecodable.undecodable(error, "pickled", "key", "miss") is MISS
+    assert len(caplog.records) == len(undecodable._logged) == 100
 
 
-def test_an_error_without_a_text_is_logged_by_its_type(caplog, monkeypatch):
+def test_an_error_without_a_text_is_logged_by_its_type(caplog, monkeypatch, nothing_logged):
     class Mute(Exception):
         def __str__(self):
             raise RuntimeError("no text")
@@ -311,7 +340,7 @@ def test_an_error_without_a_text_is_logged_by_its_type(caplog, monkeypatch):
         raise Mute
 
     monkeypatch.setattr(pickle, "loads", loads)
-    assert serde.pickle_serde.deserialize("key", b"data", serde.FLAG_PICKLE) is None
+    assert serde.pickle_serde.deserialize("key", b"data", serde.FLAG_PICKLE) is MISS
     assert "Mute" in caplog.records[0].message
 
 
@@ -319,7 +348,7 @@ def test_an_error_without_a_text_is_logged_by_its_type(caplog, monkeypatch):
     "data", [b"", b"garbage", pickle.dumps([1])[:-1], b"cnowhere\nNothing\n.", b"\x80\xff."]
 )
 def test_whatever_is_no_pickle_is_a_miss_or_raises(data):
-    assert serde.pickle_serde.deserialize("key", data, serde.FLAG_PICKLE) is None
+    assert serde.pickle_serde.deserialize("key", data, serde.FLAG_PICKLE) is MISS
     with pytest.raises((pickle.UnpicklingError, EOFError, ImportError, ValueError)) as caught:
         PickleSerde(on_error="raise").deserialize("key", data, serde.FLAG_PICKLE)
     assert "'key'" in caught.value.__notes__[0]
@@ -331,7 +360,7 @@ def test_on_error_raise_raises_the_error_itself():
         PickleSerde(on_error="raise").deserialize("key", data, serde.FLAG_PICKLE)
 
 
-@pytest.mark.parametrize("make", [PickleSerde, JSONSerde])
+@pytest.mark.parametrize("make", [PickleSerde, JSONSerde, CompressedSerde])
 def test_on_error_must_be_one_of_two_words(make):
     with pytest.raises(ValueError, match="on_error must be 'miss' or 'raise', got 'ignore'"):
         make(on_error="ignore")
@@ -344,7 +373,7 @@ def test_a_subclass_that_does_not_call_init_can_read():
 
     assert Own().serialize("key", [1]) == (pickle.dumps([1], 2), serde.FLAG_PICKLE)
     assert Own().deserialize("key", pickle.dumps([1]), serde.FLAG_PICKLE) == [1]
-    assert Own().deserialize("key", b"garbage", serde.FLAG_PICKLE) is None
+    assert Own().deserialize("key", b"garbage", serde.FLAG_PICKLE) is MISS
 
 
 # JSON
@@ -407,7 +436,7 @@ def test_json_serde_never_unpickles(monkeypatch, flags):
 
     monkeypatch.setattr(pickle, "loads", loads)
     data = pickle.dumps(Unwilling("executed"))
-    assert JSONSerde().deserialize("key", data, flags) is None
+    assert JSONSerde().deserialize("key", data, flags) is MISS
     with pytest.raises(ValueError, match="JSONSerde reads no pickles"):
         JSONSerde(on_error="raise").deserialize("key", data, flags)
 
@@ -420,14 +449,12 @@ def test_json_serde_never_unpickles(monkeypatch, flags):
         (b'"\xff"', serde.FLAG_JSON),
         (b"[" * 1_000_000, serde.FLAG_JSON),
         (b"9" * 10_000, serde.FLAG_JSON),
-        (b"\xff", serde.FLAG_TEXT),
-        (b"x", serde.FLAG_INTEGER),
     ],
     ids=shown,
 )
 def test_whatever_json_serde_cannot_decode_is_a_miss_or_raises(caplog, data, flags):
     caplog.set_level(logging.DEBUG, LOGGER)
-    assert JSONSerde().deserialize("key", data, flags) is None
+    assert JSONSerde().deserialize("key", data, flags) is MISS
     assert "'key'" in caplog.records[0].getMessage()
     with pytest.raises((ValueError, RecursionError)):
         JSONSerde(on_error="raise").deserialize("key", data, flags)
@@ -513,43 +540,63 @@ def test_decompression_is_that_of_zlib(size, level, piece):
     assert with_rest == zlib.decompress(data + b"rest")
     if size:
         with pytest.raises(MemcacheDecompressionError):
-            CompressedSerde(max_decompressed_size=size - 1).deserialize(
+            CompressedSerde(max_decompressed_size=size - 1, on_error="raise").deserialize(
                 "key", data, serde.FLAG_COMPRESSED
             )
 
 
 @pytest.mark.parametrize("data", [b"", b"garbage", zlib.compress(b"value")[:-1], b"\x78\x9c"])
-def test_what_is_not_compressed_raises_as_zlib_does(data):
+def test_what_is_not_compressed_is_a_miss_or_raises_as_zlib_does(data):
     with pytest.raises(zlib.error) as expected:
         zlib.decompress(data)
+    assert serde.compressed_serde.deserialize("key", data, serde.FLAG_COMPRESSED) is MISS
     with pytest.raises(zlib.error) as caught:
-        serde.compressed_serde.deserialize("key", data, serde.FLAG_COMPRESSED)
+        CompressedSerde(on_error="raise").deserialize("key", data, serde.FLAG_COMPRESSED)
     assert str(caught.value) == str(expected.value)
 
 
 @pytest.mark.parametrize("decompress", [None, zlib.decompress])
-def test_a_bomb_raises_and_does_not_fill_the_memory(decompress):
+def test_a_bomb_does_not_fill_the_memory(decompress):
     packer = zlib.compressobj()
     megabyte = bytes(1 << 20)
     bomb = b"".join([*(packer.compress(megabyte) for _ in range(300)), packer.flush()])
-    limited = CompressedSerde(decompress=decompress, max_decompressed_size=4 << 20)
+    options = {"decompress": decompress, "max_decompressed_size": 4 << 20}
+    strict = CompressedSerde(**options, on_error="raise")
     tracemalloc.start()
     try:
         with pytest.raises(MemcacheDecompressionError, match="max_decompressed_size") as caught:
-            limited.deserialize("key", bomb, serde.FLAG_COMPRESSED)
+            strict.deserialize("key", bomb, serde.FLAG_COMPRESSED)
         peak = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
     assert peak < 8 << 20
     assert str(4 << 20) in str(caught.value)
     assert isinstance(caught.value, MemcacheError)
+    assert CompressedSerde(**options).deserialize("key", bomb, serde.FLAG_COMPRESSED) is MISS
 
 
 def test_a_decompress_function_of_ones_own_is_checked_afterwards():
     limited = CompressedSerde(decompress=lambda data: data * 10, max_decompressed_size=50)
     assert limited.deserialize("key", b"12345", serde.FLAG_COMPRESSED) == b"12345" * 10
-    with pytest.raises(MemcacheDecompressionError):
-        limited.deserialize("key", b"123456", serde.FLAG_COMPRESSED)
+    assert limited.deserialize("key", b"123456", serde.FLAG_COMPRESSED) is MISS
+
+
+def test_what_a_decompress_function_of_ones_own_raises_is_a_miss():
+    def decompress(data):
+        raise LookupError("no such codec")
+
+    assert CompressedSerde(decompress=decompress).deserialize("key", b"data", 8) is MISS
+    with pytest.raises(LookupError, match="no such codec"):
+        CompressedSerde(decompress=decompress, on_error="raise").deserialize("key", b"data", 8)
+
+
+@pytest.mark.parametrize("data", [b"garbage", zlib.compress(b"garbage")], ids=["zlib", "pickle"])
+def test_on_error_is_that_of_the_serde_within_where_it_is_not_given(data):
+    flags = serde.FLAG_COMPRESSED | serde.FLAG_PICKLE
+    with pytest.raises((zlib.error, pickle.UnpicklingError)):
+        CompressedSerde(serde=PickleSerde(on_error="raise")).deserialize("key", data, flags)
+    with pytest.raises((zlib.error, pickle.UnpicklingError)):
+        CompressedSerde(on_error="raise").deserialize("key", data, flags)
 
 
 def test_values_that_are_not_compressed_have_no_limit():

@@ -26,6 +26,7 @@ from .core.replies import (
     MISS,
 )
 from .exceptions import MemcacheDecompressionError, MemcacheIllegalInputError
+from .undecodable import checked_on_error, undecodable
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -80,9 +81,6 @@ FLAG_JSON = 1 << 5
 _HIGHEST = -1  # pickle's own way to ask for its highest protocol
 _INFLATE_INPUT = 1 << 16  # compressed bytes that are given to zlib at once
 _INFLATE_OUTPUT = 1 << 20  # bytes that are taken from it at once
-_MAX_REASONS = 100  # different decoding failures that are logged as warnings
-
-_reasons: set[str] = set()
 
 
 def __getattr__(name: str) -> Any:
@@ -145,41 +143,15 @@ def _decode_stock(value: bytes, flags: int) -> Any:
     return value
 
 
-def _failed(error: Exception, what: str, key: Any, on_error: str) -> None:
-    """Raise `error` where that is wanted, else log it and return: the value counts as missing.
-
-    A deploy can make thousands of values unreadable at once: each reason is one warning per
-    process, its repetitions are debug messages.
-    """
-    if on_error == "raise":
-        error.add_note(f"while decoding the {what} value of {key!r}")
-        try:
-            raise error
-        finally:
-            del error  # else it and this frame hold each other
-    import logging
-
-    try:
-        reason = f"{type(error).__name__}: {error}"[:200]
-    except Exception:  # unpickling runs anybody's code, exceptions included
-        reason = type(error).__name__
-    new = reason not in _reasons and len(_reasons) < _MAX_REASONS
-    if new:
-        _reasons.add(reason)
-    logging.getLogger(__name__).log(
-        logging.WARNING if new else logging.DEBUG,
-        "the %s value of %r cannot be decoded and counts as missing: %s",
-        what,
-        key,
-        reason,
-        exc_info=error if new else None,
-    )
-
-
-def _checked_on_error(on_error: str) -> str:
-    if on_error not in ("miss", "raise"):
-        raise ValueError(f"on_error must be 'miss' or 'raise', got {on_error!r}")
-    return on_error
+def _described(flags: int) -> str:
+    """What `flags` say of a value; text and numbers are such before they are anything else."""
+    if flags & FLAG_TEXT:
+        return "text"
+    if flags & (FLAG_INTEGER | FLAG_LONG):
+        return "number"
+    if flags & FLAG_PICKLE:
+        return "pickled"
+    return "JSON" if flags & FLAG_JSON else "plain"
 
 
 def _python_memcache_serializer(
@@ -214,20 +186,21 @@ def get_python_memcache_serializer(
 def python_memcache_deserializer(key: Any, value: bytes, flags: int) -> Any:
     """The value that was stored as the bytes `value` with `flags`.
 
-    A pickle that cannot be read is logged and gives None.  Flags that are not known give the bytes.
+    `MISS` where it cannot be decoded, which is logged.  Flags that are not known give the bytes.
     """
     return _decode_python(key, value, flags, "miss")
 
 
 def _decode_python(key: Any, value: bytes, flags: int, on_error: str) -> Any:
-    if flags & FLAG_PICKLE and not flags & (FLAG_TEXT | FLAG_INTEGER | FLAG_LONG):
-        import pickle
+    what = _described(flags)
+    try:
+        if what == "pickled":
+            import pickle
 
-        try:
             return pickle.loads(value)
-        except Exception as error:
-            return _failed(error, "pickled", key, on_error)
-    return _decode_stock(value, flags)
+        return _decode_stock(value, flags)
+    except Exception as error:
+        return undecodable(error, what, key, on_error)
 
 
 class PickleSerde:
@@ -235,12 +208,14 @@ class PickleSerde:
 
     Unpickling runs whatever code the pickle names: only for a memcached that nobody else can write
     to; otherwise see `JSONSerde`.  `pickle_version` is the pickle protocol: a negative one stands
-    for the highest, None for pickle's default.  A pickle that cannot be read (a corrupt one, or of
-    a class that is gone) is logged and counts as missing, None; with ``on_error="raise"`` the error
-    is raised.
+    for the highest, None for pickle's default.
+
+    A value that cannot be decoded (a corrupt pickle, or of a class that is gone; bytes that are not
+    the text or the number that their flags tell) is logged and counts as missing: `MISS`.  With
+    ``on_error="raise"`` the error is raised.
     """
 
-    # For subclasses that do not call __init__.
+    # For subclasses that do not call __init__, and for pickles of an earlier version.
     _on_error = "miss"
 
     def __init__(
@@ -250,7 +225,7 @@ class PickleSerde:
         on_error: Literal["miss", "raise"] = "miss",
     ) -> None:
         self._serialize_func = get_python_memcache_serializer(pickle_version)
-        self._on_error = _checked_on_error(on_error)
+        self._on_error = checked_on_error(on_error)
 
     def serialize(self, key: Any, value: Any) -> tuple[bytes | str, int]:
         """The bytes to store for `value` (digits of an int as str), and its flags."""
@@ -267,12 +242,12 @@ class JSONSerde:
     It runs no code of the cache's, so it is safe where others can write to memcached.  Values come
     back as JSON knows them: tuples as lists, dict keys as str.  What JSON has no form for raises
     `TypeError` or `ValueError` (NaN and the infinities among it).  A value that cannot be decoded,
-    a pickled one included, is logged and counts as missing, None; with ``on_error="raise"`` it
+    a pickled one included, is logged and counts as missing: `MISS`; with ``on_error="raise"`` it
     raises `ValueError` (`RecursionError` for JSON nested too deep).
     """
 
     def __init__(self, *, on_error: Literal["miss", "raise"] = "miss") -> None:
-        self._on_error = _checked_on_error(on_error)
+        self._on_error = checked_on_error(on_error)
 
     def serialize(self, key: Any, value: Any) -> tuple[bytes | str, int]:
         """The bytes to store for `value` (digits of an int as str), and its flags."""
@@ -286,19 +261,17 @@ class JSONSerde:
 
     def deserialize(self, key: Any, value: bytes, flags: int) -> Any:
         """The value that was stored as the bytes `value` with `flags`."""
-        what = "pickled" if flags & FLAG_PICKLE else "JSON" if flags & FLAG_JSON else "plain"
+        what = _described(flags)
         try:
-            if flags & (FLAG_TEXT | FLAG_INTEGER | FLAG_LONG):
-                return _decode_stock(value, flags)
-            if flags & FLAG_PICKLE:
+            if what == "pickled":
                 raise ValueError("JSONSerde reads no pickles")
-            if flags & FLAG_JSON:
+            if what == "JSON":
                 import json
 
                 return json.loads(value.decode("utf-8"))
+            return _decode_stock(value, flags)
         except (ValueError, RecursionError) as error:
-            return _failed(error, what, key, self._on_error)
-        return value
+            return undecodable(error, what, key, self._on_error)
 
 
 def _inflate(data: bytes, limit: int) -> bytes:
@@ -339,11 +312,15 @@ class CompressedSerde:
     compressed (with 0 none are) by ``compress(data) -> bytes``, `zlib.compress` where it is not
     given, and marked with `FLAG_COMPRESSED`.
 
-    A value that decompresses to more than `max_decompressed_size` bytes raises
-    `MemcacheDecompressionError`.  With zlib (`decompress` not given, or `zlib.decompress`) that is
-    noticed on the way, before more than that is in memory; with a `decompress` of your own only
-    afterwards.  What `decompress` raises propagates (`zlib.error`).
+    A value that `decompress` cannot read, or that is more than `max_decompressed_size` bytes then,
+    is logged and counts as missing: `MISS`.  With ``on_error="raise"`` it raises what `decompress`
+    raises (`zlib.error`), or `MemcacheDecompressionError`.  Where `on_error` is not given it is
+    that of `serde`.  With zlib (`decompress` not given, or `zlib.decompress`) a size above the
+    limit is noticed on the way, before more than that is in memory; with a `decompress` of your own
+    only afterwards.
     """
+
+    _on_error = "miss"  # for pickles of an earlier version
 
     def __init__(
         self,
@@ -353,6 +330,7 @@ class CompressedSerde:
         min_compress_len: int = 400,
         *,
         max_decompressed_size: int = 1 << 30,
+        on_error: Literal["miss", "raise"] | None = None,
     ) -> None:
         import zlib
         from functools import partial
@@ -363,7 +341,9 @@ class CompressedSerde:
                 f"got {max_decompressed_size!r}"
             )
         if serde is None:
-            serde = __getattr__("pickle_serde")
+            serde = (
+                __getattr__("pickle_serde") if on_error is None else PickleSerde(on_error=on_error)
+            )
         if decompress is None or decompress is zlib.decompress:
             decompress = partial(_inflate, limit=max_decompressed_size)
         self._serde = serde
@@ -371,6 +351,10 @@ class CompressedSerde:
         self._decompress = decompress
         self._min_compress_len = min_compress_len
         self._max_decompressed_size = max_decompressed_size
+        if on_error is not None:
+            self._on_error = checked_on_error(on_error)
+        else:
+            self._on_error = getattr(serde, "_on_error", self._on_error)
 
     def serialize(self, key: Any, value: Any) -> tuple[Any, int]:
         """The bytes to store for `value`, and its flags."""
@@ -386,9 +370,12 @@ class CompressedSerde:
     def deserialize(self, key: Any, value: bytes, flags: int) -> Any:
         """The value that was stored as the bytes `value` with `flags`."""
         if flags & FLAG_COMPRESSED:
-            value = self._decompress(value)
-            if len(value) > self._max_decompressed_size:
-                raise _too_large(self._max_decompressed_size)
+            try:
+                value = self._decompress(value)
+                if len(value) > self._max_decompressed_size:
+                    raise _too_large(self._max_decompressed_size)
+            except Exception as error:
+                return undecodable(error, "compressed", key, self._on_error)
         return self._serde.deserialize(key, value, flags)
 
 

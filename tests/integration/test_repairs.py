@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 
-from cymemcache import Client, MemcacheIllegalInputError, MemcacheServerError, serde
+from cymemcache import Client, MemcacheIllegalInputError, MemcacheServerError
 from cymemcache.testing import Delay, EmbeddedServer, Trickle
 from cymemcache.testing.process import free_port
 from wire import MEBIBYTE, PATIENCE, Server
@@ -204,27 +204,6 @@ def test_a_child_process_has_connections_of_its_own(
     assert client.get("key") == b"value"
     assert client.sock is sock
     assert [number for number, _ in embedded.requests] == [1, 2, 1]
-
-
-def test_a_corrupt_pickle_is_a_miss_that_is_logged_or_raises(
-    server: Server, connect: Callable[..., Client], caplog: pytest.LogCaptureFixture
-) -> None:
-    """A corrupt pickle becomes None without a word."""
-    corrupt = b"\x80\x05 corrupt for %d" % id(caplog)  # each reason is logged once
-    writer = connect(server.address)
-    writer.set("key", corrupt, flags=serde.FLAG_PICKLE, noreply=False)
-    client = connect(server.address, serde=serde.PickleSerde())
-    with caplog.at_level(logging.DEBUG, "cymemcache.serde"):
-        assert client.get("key") is None
-    assert "'key' cannot be decoded and counts as missing" in caplog.text
-    strict = connect(server.address, serde=serde.PickleSerde(on_error="raise"))
-    with pytest.raises(Exception, match=r".") as caught:
-        strict.get("key")
-    assert "'key'" in "".join(caught.value.__notes__)
-    sock = strict.sock
-    strict.set("key", {"good": 1}, noreply=False)
-    assert strict.get("key") == {"good": 1}
-    assert strict.sock is sock  # a bad value is no reason to close a connection
 
 
 def test_small_packets_do_not_wait(

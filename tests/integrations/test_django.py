@@ -66,6 +66,10 @@ def test_everything_that_a_cache_of_django_can_do(cache: Any) -> None:
     assert cache.add("key", "other") is False
     assert cache.add("new", b"bytes") is True
     assert cache.get_or_set("computed", lambda: True) is True
+    key = cache.make_and_validate_key("corrupt")
+    cache._cache.set(key, b"no pickle", flags=1)
+    assert cache.get("corrupt", "default") == "default"
+    assert cache.get_or_set("corrupt", lambda: "computed") == "computed"
     assert cache.get_many(["key", "new", "none"]) == {
         "key": {"a": [1, "two", 3.0]},
         "new": b"bytes",
