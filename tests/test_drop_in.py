@@ -7,7 +7,7 @@ from __future__ import annotations
 import inspect
 import socket
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, ClassVar
 from unittest import mock
 
 import pymemcache
@@ -21,11 +21,13 @@ import cymemcache.exceptions
 import cymemcache.serde
 from cymemcache import (
     Client,
+    FallbackClient,
     HashClient,
     KeepaliveOpts,
     MemcacheClientError,
     MemcacheError,
     PooledClient,
+    RetryingClient,
 )
 from cymemcache.addresses import normalize_server_spec
 from cymemcache.commands import Commands
@@ -251,11 +253,68 @@ def test_no_public_method_calls_another_one(
             except MemcacheClientError:
                 assert name in ("shutdown", "incr", "decr")
             assert called == [name]
-        called.clear()
-        client["key"] = b"1"
-        assert client["key"] == b"1"
-        del client["key"]
-    assert called == []
+
+
+def uses_as_a_container(client: Any) -> list[Any]:
+    client["key"] = b"1"
+    found = [client["key"], "key" in client]
+    del client["key"]
+    with pytest.raises(KeyError):
+        client["key"]
+    return [*found, "key" in client]
+
+
+class Calls(Client):
+    """Notes which of its methods are called."""
+
+    called: ClassVar[list[str]] = []
+
+    def get(self, key: Any, default: Any = None) -> Any:
+        self.called.append("get")
+        return super().get(key, default)
+
+    def set(
+        self, key: Any, value: Any, expire: int = 0, noreply: Any = None, flags: Any = None
+    ) -> bool:
+        self.called.append(f"set {noreply}")
+        return super().set(key, value, expire, noreply, flags)
+
+    def delete(self, key: Any, noreply: Any = None) -> bool:
+        self.called.append(f"delete {noreply}")
+        return super().delete(key, noreply)
+
+
+class ClusterOfCalls(HashClient):
+    client_class = Calls
+
+
+CONTAINERS: dict[str, Callable[[Any], Any]] = {
+    "Client": Calls,
+    "HashClient": lambda server: ClusterOfCalls([server]),
+    "pooled HashClient": lambda server: ClusterOfCalls([server], use_pooling=True),
+    "RetryingClient": lambda server: RetryingClient(Calls(server)),
+    "FallbackClient": lambda server: FallbackClient([Calls(server)]),
+}
+
+
+@pytest.mark.parametrize("make", CONTAINERS.values(), ids=CONTAINERS)
+def test_a_client_as_a_container_calls_the_public_methods(
+    server: EmbeddedServer, make: Callable[[Any], Any]
+) -> None:
+    Calls.called.clear()
+    with make(server.address) as client:
+        assert uses_as_a_container(client) == [b"1", True, False]
+    assert Calls.called == ["set True", "get", "get", "delete True", "get", "get"]
+
+
+def test_a_cluster_as_a_container_calls_its_own_methods(server: EmbeddedServer) -> None:
+    class Cluster(HashClient):
+        def get(self, key: Any, default: Any = None) -> Any:
+            return "overridden"
+
+    with Cluster([server.address]) as client:
+        assert client["key"] == "overridden"
+        assert "key" in client
 
 
 def test_methods_carry_no_trace_of_being_wrapped() -> None:
@@ -627,6 +686,69 @@ def test_a_socket_module_may_offer_very_little() -> None:
     client = Client("localhost", socket_module=module, timeout=1)
     assert client.version() == b"1"
     assert client.sock is module.sockets[0]
+
+
+class SmallestSocket:
+    """A socket-like object with no more than what a command needs."""
+
+    def __init__(self, *received: bytes) -> None:
+        self._received = list(received)
+        self.sent: list[bytes] = []
+
+    def sendall(self, data: bytes) -> None:
+        self.sent.append(bytes(data))
+
+    def recv(self, size: int) -> bytes:
+        return self._received.pop(0)
+
+    def close(self) -> None:
+        pass
+
+
+REPLIES = (b"STORED\r\n", b"VALUE key 0 5\r\nvalue\r\nEND\r\n")
+
+
+@pytest.mark.parametrize("timeout", [None, 1e-9, PATIENCE])
+def test_an_assigned_socket_may_lack_all_but_sendall_recv_and_close(timeout: float | None) -> None:
+    client = Client("localhost", timeout=timeout)
+    client.sock = sock = SmallestSocket(*REPLIES)
+    if timeout == 1e-9:  # its time is up at once, without a method to tell the socket
+        with pytest.raises(TimeoutError):
+            client.get("key")
+    else:
+        assert client.set("key", b"value", noreply=False) is True
+        assert client.get_many(["key"]) == {"key": b"value"}
+        assert sock.sent == [b"set key 0 0 5\r\nvalue\r\n", b"get key\r\n"]
+    client.close()
+
+
+def test_a_modules_sockets_may_lack_all_but_sendall_recv_and_close() -> None:
+    class Module:
+        AF_UNSPEC, SOCK_STREAM, IPPROTO_TCP, AF_INET, AF_UNIX = range(5)
+
+        @staticmethod
+        def getaddrinfo(*arguments: Any) -> list[Any]:
+            return [(3, 1, 2, "", arguments[:2])]
+
+        @staticmethod
+        def socket(*_: Any) -> SmallestSocket:
+            return SmallestSocket(*REPLIES)
+
+    for server in (("nowhere", 1234567), "/nowhere"):
+        client = Client(server, socket_module=Module, timeout=PATIENCE, connect_timeout=PATIENCE,
+                        socket_keepalive=KeepaliveOpts())  # fmt: skip
+        assert client.set("key", b"value", noreply=False) is True
+        assert client.get("key") == b"value"
+
+
+@pytest.mark.parametrize("kind", [Client, PooledClient])
+@pytest.mark.parametrize("server", [("localhost", 117711), ("localhost", "11x"), ("a b", -1)])
+def test_a_pair_of_host_and_port_is_as_it_was_given(kind: type[Client], server: Any) -> None:
+    client = kind(server)
+    assert client.server == server
+    assert client.server == pymemcache.client.base.Client(server).server
+    client.sock = FakeSocket(b"END\r\n")
+    assert client.get("key") is None
 
 
 def test_an_exception_of_a_socket_comes_out_as_the_same_object() -> None:

@@ -271,7 +271,7 @@ def test_positions_are_those_of_pymemcaches() -> None:
 
 
 def test_too_many_arguments_are_refused() -> None:
-    with pytest.raises(TypeError, match="at most 13"):
-        MockMemcacheClient(*[None] * 14)
+    with pytest.raises(TypeError, match="at most"):
+        MockMemcacheClient(*[None] * 99)
     with pytest.raises(TypeError, match="multiple values for argument 'serde'"):
         MockMemcacheClient(None, None, serde=None)

@@ -12,12 +12,13 @@ from .calls import Calls
 from .commands import Commands
 from .connection import Dialler
 from .core import PlainCalls, Requests
-from .core.replies import DECODE_STOCK, GET
+from .core.replies import DECODE_STOCK
 from .counters import Tally
 from .limited import LimitedPool
 from .options import ReadOnlyOption
 from .pool import ConnectionPool
 from .serde import LegacyWrappingSerde, serialize_of, stock_kind
+from .subscripts import Subscripts
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -32,7 +33,7 @@ else:
     SyncCommands = Commands
 
 
-class Client(PlainCalls, Calls, SyncCommands):
+class Client(PlainCalls, Calls, SyncCommands, Subscripts):
     """A client for one memcached server, to be shared by any number of threads.
 
     `server` is ``(host, port)``, ``"host:port"``, ``"unix:/path"`` or ``"/path"``.  Connections are
@@ -105,7 +106,7 @@ class Client(PlainCalls, Calls, SyncCommands):
         if isinstance(self.server, str):
             return self.server
         host, port = self.server
-        return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+        return f"[{host}]:{port}" if ":" in str(host) else f"{host}:{port}"
 
     # -- connections -----------------------------------------------------------------------------
 
@@ -164,18 +165,6 @@ class Client(PlainCalls, Calls, SyncCommands):
 
     # -- beyond the commands ---------------------------------------------------------------------
 
-    def __getitem__(self, key: Key) -> Any:
-        value = self._call(GET, self._requests.get(key), key, _MISSING)
-        if value is _MISSING or value is None:
-            raise KeyError(key)
-        return value
-
-    def __setitem__(self, key: Key, value: Any) -> None:
-        self._store(b"set", key, value, 0, True, None)
-
-    def __delitem__(self, key: Key) -> None:
-        self._send(self._requests.delete(key, True), 1, None)
-
     def check_key(self, key: Key, key_prefix: bytes | None = None) -> bytes:
         """The key as it is sent, with the client's prefix (or `key_prefix`), as bytes.
 
@@ -198,8 +187,6 @@ def check_key_helper(key: Key, allow_unicode_keys: bool, key_prefix: bytes = b""
 
 
 Client.__doc__ = f"{Client.__doc__}\n{_options.CLIENT.documentation()}\n"
-
-_MISSING = object()
 
 
 class PooledClient(Client):

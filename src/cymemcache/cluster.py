@@ -15,7 +15,7 @@ import threading
 from weakref import ref
 
 from . import options as _options
-from .addresses import normalize_server_spec
+from .addresses import normalize_server_spec, server_list
 from .calls import Calls, is_unreachable
 from .client import Client, PooledClient
 from .commands import Commands
@@ -27,6 +27,7 @@ from .health import DEAD, NodeHealth
 from .node import Node, renewed_after_fork
 from .options import ReadOnlyOption
 from .scatter import Part, ScatterGather, plain_key, split_key
+from .subscripts import Subscripts
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -46,7 +47,7 @@ _OF_A_POOL = ("max_pool_size", "pool_idle_timeout", "lock_generator", "pool_wait
 
 
 @delegating
-class HashClient(ScatterGather, SyncCommands):
+class HashClient(ScatterGather, SyncCommands, Subscripts):
     """A client for any number of servers, to be shared by any number of threads.
 
     `servers` is a list of addresses, each as `Client` takes it.  Each key belongs to one of them,
@@ -76,6 +77,7 @@ class HashClient(ScatterGather, SyncCommands):
         self, servers: Iterable[Any], *args: Any, **given: Unpack[_options.HashClientOptions]
     ) -> None:
         bound = _options.HASH_CLIENT.bind(type(self).__name__, args, dict(given))
+        servers = server_list(servers)
         self._options = bound
         self.retry_attempts: int = bound["retry_attempts"]
         self.retry_timeout: float = bound["retry_timeout"]
@@ -435,31 +437,6 @@ class HashClient(ScatterGather, SyncCommands):
     ) -> None:
         self._close()
 
-    def __getitem__(self, key: Any) -> Any:
-        client, key = self._client_of(key)
-        if client is not None:
-            try:
-                return client[key]
-            except Exception as error:
-                self._excused(error, client, None)
-        raise KeyError(key)
-
-    def __setitem__(self, key: Any, value: Any) -> None:
-        client, key = self._client_of(key)
-        if client is not None:
-            try:
-                client[key] = value
-            except Exception as error:
-                self._excused(error, client, None)
-
-    def __delitem__(self, key: Any) -> None:
-        client, key = self._client_of(key)
-        if client is not None:
-            try:
-                del client[key]
-            except Exception as error:
-                self._excused(error, client, None)
-
 
 HashClient.__doc__ = f"{HashClient.__doc__}\n{_options.HASH_CLIENT.documentation()}\n"
 
@@ -482,15 +459,6 @@ class Try:
             return self._run(name, arguments)
 
         return run
-
-    def __getitem__(self, key: Any) -> Any:
-        return self._run("__getitem__", (key,))
-
-    def __setitem__(self, key: Any, value: Any) -> None:
-        self._run("__setitem__", (key, value))
-
-    def __delitem__(self, key: Any) -> None:
-        self._run("__delitem__", (key,))
 
     def _run(self, name: str, arguments: tuple[Any, ...]) -> Any:
         node = self._node

@@ -9,6 +9,7 @@ No method here may call another public one: whoever wraps them would see one cal
 
 from __future__ import annotations
 
+from .core.arguments import listed, listed_items
 from .core.replies import (
     ARITHMETIC,
     CAS,
@@ -73,26 +74,6 @@ else:
 
 # Their reply has no END.
 _STATS_OF_ONE_LINE = frozenset((b"stats sizes_enable\r\n", b"stats sizes_disable\r\n"))
-
-
-def listed(keys: Iterable[Any]) -> list[Any]:
-    """`keys` as a list of one's own."""
-    try:
-        return list(keys)
-    except TypeError:
-        if hasattr(keys, "__iter__") or hasattr(keys, "__getitem__"):
-            raise
-        raise TypeError(f"keys must be an iterable of keys, not {type(keys).__name__}") from None
-
-
-def listed_items(values: Mapping[Any, Any]) -> list[tuple[Any, Any]]:
-    """The items of `values` as a list of one's own."""
-    try:
-        return list(values.items())
-    except AttributeError:
-        if hasattr(values, "items"):
-            raise
-        raise TypeError(f"values must be a mapping, not {type(values).__name__}") from None
 
 
 class Commands(_Results[AnyR, BoolR, CasR, IntR, KeysR, DictR, PairR, BytesR, NoneR]):

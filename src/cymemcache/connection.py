@@ -66,8 +66,14 @@ class Dialler:
             raise ValueError("username and password must be given together")
         if username is not None:
             self._authentication = requests.authenticate(username, password)
-        if self._tls_context is not None and isinstance(server, str):
-            raise ValueError("tls_context: a UNIX socket is not spoken to over TLS")
+        if isinstance(server, str):
+            if self._tls_context is not None:
+                raise ValueError("tls_context: a UNIX socket is not spoken to over TLS")
+            if not hasattr(self._socket_module, "AF_UNIX"):
+                raise ValueError(
+                    f"server {server!r} is the path of a UNIX socket, and there are none here: "
+                    "the socket module has no AF_UNIX"
+                )
 
     def dial(self) -> Exchange:
         """A new connection, authenticated where credentials were given.
@@ -121,7 +127,7 @@ class Dialler:
             sock.settimeout(None)
             _set_receive_timeout(sock, timeout)
             return PlainExchange(sock, parser, timeout, self._tally)
-        sock.settimeout(timeout)
+        _call_if_there(sock, "settimeout", timeout)
         return AnyExchange(sock, parser, timeout, self._tally)
 
     def _authenticated(self, sock: Any, began: float) -> Steps[None]:
@@ -162,9 +168,7 @@ class Dialler:
             left = self._left(began)
             return (yield from self._connected_to(module.AF_UNIX, 0, self.server, left))
         host, port = self.server
-        addresses = module.getaddrinfo(
-            host, port, module.AF_UNSPEC, module.SOCK_STREAM, module.IPPROTO_TCP
-        )
+        addresses = self._looked_up(host, port)
         notes: list[str] = []
         for number, (family, _, protocol, _, address) in enumerate(addresses):
             try:
@@ -187,6 +191,24 @@ class Dialler:
                 raise
         raise OSError(f"{host!r} has no address")
 
+    def _looked_up(self, host: Any, port: Any) -> list[Any]:
+        """The addresses of a host and port, which nobody has judged before."""
+        module = self._socket_module
+        try:
+            addresses: list[Any] = module.getaddrinfo(
+                host, port, module.AF_UNSPEC, module.SOCK_STREAM, module.IPPROTO_TCP
+            )
+        except ValueError as error:  # IDNA refuses the name, or there is a NUL in it
+            reason = f"{host!r} cannot be the name of a host: {error}"
+            raise _socket.gaierror(_socket.EAI_NONAME, reason) from error
+        number = int(port) if str(port).removeprefix("-").isdigit() else 0
+        for *_, address in addresses:
+            # Of one that is too large the last 16 bits come back: the port of somebody else.
+            if number != address[1] == number & 0xFFFF:
+                reason = f"the port must be from 1 to 65535, not {port!r}"
+                raise _socket.gaierror(_socket.EAI_SERVICE, reason)
+        return addresses
+
     def _connected_to(
         self, family: int, protocol: int, address: Any, left: float | None
     ) -> Steps[Any]:
@@ -202,8 +224,8 @@ class Dialler:
                 self._set_tcp_options(sock)
             # A UNIX socket connects at once, or has to be tried again: no poll could tell when.
             if is_unix or not can_be_polled(sock):
-                sock.settimeout(left)
-                sock.connect(address)
+                _call_if_there(sock, "settimeout", left)
+                _call_if_there(sock, "connect", address)
                 return sock
             sock.settimeout(0.0)
             code = sock.connect_ex(address)
@@ -220,6 +242,8 @@ class Dialler:
         return sock
 
     def _set_tcp_options(self, sock: Any) -> None:
+        if not hasattr(sock, "setsockopt"):
+            return
         if self._no_delay:
             sock.setsockopt(_socket.IPPROTO_TCP, _socket.TCP_NODELAY, 1)
         keepalive = self._keepalive
@@ -239,7 +263,7 @@ class Dialler:
             return sock
         left = self._left(began)
         if not can_be_polled(sock) or not _is_of_ssl(context):
-            sock.settimeout(left)
+            _call_if_there(sock, "settimeout", left)
             return wrapped(context, sock, host)
         until = None if left is None else monotonic() + left
         secured = wrapped(context, sock, host, do_handshake_on_connect=False)
@@ -257,6 +281,13 @@ class Dialler:
         except BaseException:
             secured.close()
             raise
+
+
+def _call_if_there(sock: Any, method: str, argument: Any) -> None:
+    """Call what a socket-like object of the user's own may not have."""
+    function = getattr(sock, method, None)
+    if function is not None:
+        function(argument)
 
 
 def _wait(sock: Any, events: int, until: float | None) -> int:

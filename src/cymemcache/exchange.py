@@ -6,7 +6,7 @@ Both bound an operation by one deadline, put a barrier before the reply to a com
 unacknowledged noreply commands, and send and read batches in step.  An exchange must never be used
 again after it has raised: what it was sent may still be answered.
 
-A socket here may know no more than ``sendall``, ``recv`` and ``settimeout``: a batch goes out in
+A socket here may know no more than ``sendall``, ``recv`` and ``close``: a batch goes out in
 windows that both sides' buffers can take, each read before the next is sent.  Only a command in
 steps (`begin`), which must hold up nobody else's, polls the standard library's own sockets.
 """
@@ -130,6 +130,7 @@ class AnyExchange:
         self._recv_into = getattr(sock, "recv_into", None) if impl == "c" else None
         # Anything else that is assigned as a socket may have a fileno that tells nothing.
         self._fileno = sock.fileno if isinstance(sock, _socket.socket) else _no_number
+        self._settimeout = getattr(sock, "settimeout", _no_timeout)
         self._pending = getattr(sock, "pending", None)  # TLS: bytes decrypted and not read yet
         self._shortened = False  # the socket's own timeout is less than the operation's
         self._polled = False  # it is 0: whoever began the command waits for the socket
@@ -460,10 +461,10 @@ class AnyExchange:
             raise timeout_error(timeout)
         if spent > timeout / 16 or self._shortened:
             self._shortened = True
-            self.sock.settimeout(timeout - spent)
+            self._settimeout(timeout - spent)
 
     def _lengthen(self) -> None:
-        self.sock.settimeout(self.timeout)
+        self._settimeout(self.timeout)
         self._shortened = self._polled = False
 
     def _is_fresh(self) -> bool:
@@ -478,12 +479,12 @@ class AnyExchange:
             return True
         try:
             # Over TLS readable bytes may be no more than a session ticket: only reading tells.
-            sock.settimeout(0.0)
+            self._settimeout(0.0)
             data = sock.recv(4096)
         except OSError as error:
             return would_block(error)
         finally:
-            sock.settimeout(self.timeout)
+            self._settimeout(self.timeout)
         if not data or not self.unacknowledged:
             return False
         self._parser.feed(data)
@@ -493,6 +494,10 @@ class AnyExchange:
 
 def _no_number() -> int:
     return 0
+
+
+def _no_timeout(seconds: float | None) -> None:
+    """Of a socket-like object of the user's own that has none."""
 
 
 def can_be_polled(sock: Any) -> bool:

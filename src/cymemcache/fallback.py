@@ -10,6 +10,8 @@ from __future__ import annotations
 from inspect import cleandoc, signature
 
 from .commands import Commands
+from .core.arguments import listed, refuse_text
+from .subscripts import Subscripts
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -30,7 +32,7 @@ _NOT_IN_FIRST = b"0"
 _SAME = {bytes: _NOT_IN_FIRST, str: "0", int: 0}
 
 
-class FallbackClient(SyncCommands):
+class FallbackClient(SyncCommands, Subscripts):
     """Reads from the first of `caches` that has the item, writes to the first one only.
 
     `caches` are clients, the one to be used from now on first; the list is kept, not copied.
@@ -48,6 +50,7 @@ class FallbackClient(SyncCommands):
     """
 
     def __init__(self, caches: Sequence[Any]) -> None:
+        refuse_text(caches, "caches")
         if len(caches) == 0:
             raise ValueError("caches must hold at least one client")
         self.caches = caches
@@ -110,7 +113,7 @@ class FallbackClient(SyncCommands):
         Each cache is asked once, for the keys that those before it did not have, and not at all
         where there are none left.  See protocol.txt, "Retrieval command".
         """
-        missing = list(keys)
+        missing = listed(keys)
         found: dict[K, Any] = {}
         for cache in self.caches:
             if not missing:
@@ -126,7 +129,7 @@ class FallbackClient(SyncCommands):
 
         See protocol.txt, "Retrieval command".
         """
-        missing = list(keys)
+        missing = listed(keys)
         found: dict[K, tuple[Any, bytes]] = {}
         for position, cache in enumerate(self.caches):
             if not missing:
@@ -137,12 +140,6 @@ class FallbackClient(SyncCommands):
         return found
 
     gets_multi = gets_many
-
-    def __getitem__(self, key: Key) -> Any:
-        value = self.get(key)
-        if value is None:
-            raise KeyError(key)
-        return value
 
     # -- the first cache ---------------------------------------------------------------------------
 
@@ -167,12 +164,6 @@ class FallbackClient(SyncCommands):
             return stored
         result: bool | None = first.cas(key, value, cas, expire, noreply, flags)
         return result
-
-    def __setitem__(self, key: Key, value: Any) -> None:
-        self.caches[0].set(key, value, noreply=True)
-
-    def __delitem__(self, key: Key) -> None:
-        self.caches[0].delete(key, noreply=True)
 
     # -- every cache -------------------------------------------------------------------------------
 

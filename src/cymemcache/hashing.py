@@ -10,6 +10,7 @@ hasher must never do I/O: a cluster asks it again for every key.
 from __future__ import annotations
 
 from .core import RendezvousTable, murmur3_32
+from .core.arguments import listed
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -54,7 +55,7 @@ class TableHasher:
     """
 
     def __init__(self, nodes: Iterable[str] | None, rule: Any) -> None:
-        self.nodes: list[str] = nodes if isinstance(nodes, list) else list(nodes or ())
+        self.nodes: list[str] = nodes if isinstance(nodes, list) else listed(nodes or (), "nodes")
         self._rule = rule
         # The table, and what it was made from: one object, so that no thread sees half of a change.
         # No table has been made from this rule, which is nobody's.

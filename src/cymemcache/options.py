@@ -111,7 +111,20 @@ def _serde(name: str, value: Any) -> Any:
         for method in ("serialize", "deserialize"):
             if not callable(getattr(value, method, None)):
                 raise TypeError(f"{name} must have a method {method}; {value!r} has none")
+            if isinstance(value, type) and _needs_an_instance(value, method):
+                raise TypeError(
+                    f"{name} must be an object, not the class {value.__name__}: "
+                    f"write {name}={value.__name__}()"
+                )
     return value
+
+
+def _needs_an_instance(owner: type, method: str) -> bool:
+    """Whether `method` is one of the instances of `owner`, rather than of the class itself."""
+    for base in owner.__mro__:
+        if method in vars(base):
+            return not isinstance(vars(base)[method], (staticmethod, classmethod))
+    return False  # it comes from the class's own class
 
 
 def _seconds(name: str, value: Any) -> float | None:
@@ -242,8 +255,9 @@ class Option:
 class OptionSet:
     """The options of one class, in the order in which they may be given by position."""
 
-    def __init__(self, *names: str) -> None:
-        self.options = {name: _OPTIONS[name] for name in names}
+    def __init__(self, *options: str | Option) -> None:
+        known = [_OPTIONS[one] if isinstance(one, str) else one for one in options]
+        self.options = {option.name: option for option in known}
 
     def bind(self, owner: str, args: Sequence[Any], given: dict[str, Any]) -> dict[str, Any]:
         """The checked value of every option; `owner` is the class, for error messages.
@@ -251,6 +265,10 @@ class OptionSet:
         Raises `TypeError` for an unknown option, naming the nearest known one.
         """
         names = list(self.options)
+        if args and _is_port(args[0]):
+            raise TypeError(
+                f'{owner}() takes host and port as one argument: a pair, or "host:{args[0]}"'
+            )
         if len(args) > len(names):
             raise TypeError(f"{owner}() takes at most {len(names) + 1} positional arguments")
         for name, value in zip(names, args, strict=False):
@@ -259,9 +277,7 @@ class OptionSet:
             given[name] = value
         for name in given:
             if name not in self.options:
-                nearest = _nearest(name, names)
-                hint = f"; did you mean {nearest!r}?" if nearest else ""
-                raise TypeError(f"{owner}() has no option {name!r}{hint}")
+                raise TypeError(f"{owner}() has no option {name!r}{_hint(name, names)}")
         return {
             name: option.check(name, given[name]) if name in given else option.default
             for name, option in self.options.items()
@@ -286,6 +302,20 @@ class OptionSet:
             f"    {option.name}: {option.doc} Default: {_shown(option.default)}."
             for option in self.options.values()
         )
+
+
+def _is_port(value: Any) -> bool:
+    """Whether `value` is a port, in the place of an option."""
+    return type(value) is int or (type(value) is str and value.isdigit())
+
+
+def _hint(name: str, names: list[str]) -> str:
+    """What an error about the unknown option `name` says about those that are known, `names`."""
+    takers = [owner for owner, known in _TAKERS.items() if name in known.options]
+    if takers:
+        return f", {' and '.join(takers)} have it"
+    nearest = _nearest(name, names)
+    return f"; did you mean {nearest!r}?" if nearest else ""
 
 
 def _nearest(name: str, names: list[str]) -> str | None:
@@ -527,3 +557,30 @@ HASH_CLIENT = OptionSet(*_OF_A_CLUSTER, *_OF_OURS, "pool_wait_timeout")
 AWS_ELASTICACHE_HASH_CLIENT = OptionSet(
     *_OF_A_CLUSTER, "use_vpc", *_OF_OURS, "pool_wait_timeout", "discovery_interval"
 )
+
+# The options of `testing.MockMemcacheClient`: pymemcache's mock has fewer than its client.
+MOCK_CLIENT = OptionSet(
+    "serde",
+    "serializer",
+    "deserializer",
+    "connect_timeout",
+    "timeout",
+    "no_delay",
+    "ignore_exc",
+    Option("socket_module", None, _anything, "is not used."),
+    "default_noreply",
+    "allow_unicode_keys",
+    "encoding",
+    "tls_context",
+    "socket_keepalive",
+    "key_prefix",
+    *_OF_OURS,
+)
+
+# Who takes an option that another one has been given.
+_TAKERS = {
+    "Client": CLIENT,
+    "PooledClient": POOLED_CLIENT,
+    "HashClient": HASH_CLIENT,
+    "AWSElastiCacheHashClient": AWS_ELASTICACHE_HASH_CLIENT,
+}

@@ -12,6 +12,8 @@ import operator
 import time
 from types import MethodType
 
+from .subscripts import Subscripts
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -64,7 +66,7 @@ class ExponentialBackoff:
         return delay * (1 - self.jitter * random.random())
 
 
-class RetryingClient:
+class RetryingClient(Subscripts):
     """Does everything that `client` does, and tries again when it raises.
 
     `client` is any object with a client's methods.  Each call of one of them is tried up to
@@ -132,18 +134,6 @@ class RetryingClient:
         if type(attribute) is MethodType:
             return MethodType(_Retried(self, attribute.__func__, 1), attribute.__self__)
         return _Retried(self, attribute, 0)
-
-    def __getitem__(self, key: str | bytes) -> Any:
-        value = self.get(key)
-        if value is None:
-            raise KeyError(key)
-        return value
-
-    def __setitem__(self, key: str | bytes, value: Any) -> None:
-        self.set(key, value, noreply=True)
-
-    def __delitem__(self, key: str | bytes) -> None:
-        self.delete(key, noreply=True)
 
     def __enter__(self) -> Self:
         return self

@@ -12,8 +12,9 @@ from time import monotonic
 from types import MethodType
 
 from .calls import is_early, is_unreachable
-from .commands import Commands, listed, listed_items
+from .commands import Commands
 from .core import fetch_from_all
+from .core.arguments import listed, listed_items
 from .core.replies import (
     BARRIER_REQUEST,
     DELETE_MANY,

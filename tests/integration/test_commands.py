@@ -401,6 +401,12 @@ def test_stats_has_bytes_keys_and_typed_values(client: Client) -> None:
     assert stats[b"hash_is_expanding"] is False
 
 
+def test_an_unknown_sub_command_of_stats_is_named(client: Client) -> None:
+    for words in (("nosuch",), ("nosuch", "word")):
+        with pytest.raises(MemcacheUnknownCommandError, match=f"'stats {' '.join(words)}'"):
+            client.stats(*words)
+
+
 def test_stats_settings(client: Client) -> None:
     settings = client.stats("settings")
     assert settings[b"maxbytes"] == 64 * MEBIBYTE

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from cymemcache import Client, KeepaliveOpts
+from cymemcache import Client, HashClient, KeepaliveOpts
 from cymemcache.testing import EmbeddedServer, MemcachedProcess
 from cymemcache.testing.process import free_port
 from exchanges import MODULES, WrappedSocket, module_with, open_sockets
@@ -251,6 +251,27 @@ def test_assigning_none_closes() -> None:
     client.sock = None
     assert sock.closed
     assert client.sock is None
+
+
+@pytest.mark.parametrize(
+    "server", [("localhost", 65536 + 80), ("localhost", -1), ("a" * 64, 1), ("a..b", 1), ("\0", 1)]
+)
+def test_a_pair_that_leads_nowhere_is_an_error_of_looking_it_up(server: tuple[str, int]) -> None:
+    with pytest.raises(socket.gaierror):
+        Client(server).get("k")
+
+
+def test_a_node_whose_name_cannot_be_looked_up_dies_like_any_other(
+    embedded: EmbeddedServer,
+) -> None:
+    cluster = HashClient(
+        [embedded.address, ("a..b", 11211)], retry_attempts=0, ignore_exc=True, timeout=PATIENCE
+    )
+    keys = [f"key{number}" for number in range(20)]
+    with cluster:
+        cluster.get_many(keys)
+        assert cluster.set_many(dict.fromkeys(keys, b"v"), noreply=False) == []
+        assert cluster.get_many(keys) == dict.fromkeys(keys, b"v")
 
 
 @pytest.mark.parametrize("error", [OSError(5, "x"), KeyboardInterrupt(), RuntimeError("mine")])

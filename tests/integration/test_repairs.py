@@ -135,7 +135,7 @@ def test_keys_may_come_from_a_generator(server: Server, connect: Callable[..., C
     assert client.get_many(key for key in ["a", "none", "b"]) == {"a": b"1", "b": b"2"}
     assert client.gets_many(iter("ab")).keys() == {"a", "b"}
     assert client.delete_many((key for key in "ab"), noreply=False) is True
-    assert client.get_many("ab") == {}
+    assert client.get_many(["a", "b"]) == {}
 
 
 def test_a_server_that_is_full_says_so(connect: Callable[..., Client]) -> None:

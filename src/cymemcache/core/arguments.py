@@ -1,6 +1,7 @@
-"""What both encoders say of an argument that they refuse, and the limits of the protocol.
+"""What is said of an argument that is refused, and the limits of the protocol.
 
-The wording only, each error made in one place: nothing here is on the way of a good request.
+Each error is made in one place.  Of a good request nothing but the lists of `listed` and
+`listed_items` comes by here.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from ..exceptions import MemcacheIllegalInputError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
     from typing import Any
 
 MAX_KEY_LENGTH = 250
@@ -21,6 +23,35 @@ def shown(thing: Any) -> str:
     """The repr of `thing`, shortened for an error message."""
     text = repr(thing)
     return text if len(text) <= 100 else text[:97] + "..."
+
+
+def refuse_text(things: Any, name: str) -> None:
+    """Raise `TypeError` for text in the place of a list: it would count as a list of letters."""
+    if isinstance(things, (str, bytes, bytearray)):
+        kind = type(things).__name__
+        raise TypeError(f"{name} must be a list, not {kind}; write [{shown(things)}]")
+
+
+def listed(things: Iterable[Any], name: str = "keys") -> list[Any]:
+    """The argument `name` as a list of one's own; raises `TypeError` where it is none."""
+    refuse_text(things, name)
+    try:
+        return list(things)
+    except TypeError:
+        if hasattr(things, "__iter__") or hasattr(things, "__getitem__"):
+            raise
+        kind = type(things).__name__
+        raise TypeError(f"{name} must be a list, or another iterable, not {kind}") from None
+
+
+def listed_items(values: Mapping[Any, Any]) -> list[tuple[Any, Any]]:
+    """The items of the argument `values` as a list of one's own."""
+    try:
+        return list(values.items())
+    except AttributeError:
+        if hasattr(values, "items"):
+            raise
+        raise TypeError(f"values must be a mapping, not {type(values).__name__}") from None
 
 
 def key_type_error(key: Any) -> TypeError:

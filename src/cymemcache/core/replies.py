@@ -143,8 +143,11 @@ def server_error(line: bytes, request: bytes) -> MemcacheError | None:
         return None
     if reason:  # such as "ERROR Too many open connections": the command has nothing to do with it
         return MemcacheServerError(text)
-    verb = request.partition(b"\r\n")[0].partition(b" ")[0].decode("ascii", "replace")
-    what = f"the command {verb[:100]!r}" if verb else "a noreply command"
+    line = request.partition(b"\r\n")[0]
+    # Words other than those of a sub-command are keys and the like, which do not matter.
+    words = line if line.startswith(b"stats ") else line.partition(b" ")[0]
+    name = words.decode("ascii", "replace")
+    what = f"the command {name[:100]!r}" if name else "a noreply command"
     return MemcacheUnknownCommandError(f"the server does not know {what}, or has it turned off")
 
 

@@ -11,22 +11,22 @@ import socket
 import threading
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..client import Client
+from ..options import MOCK_CLIENT
 from .protocol import Session
 from .service import Service
 from .store import Cache
 
+if TYPE_CHECKING:
+    from typing import Unpack
+
+    from ..options import ClientOptions
+
 _VERSION = "MockMemcacheClient"
 
-# The options in the order in which pymemcache's mock takes them; it has fewer than the client.
-_POSITIONAL = (
-    *("serde", "serializer", "deserializer", "connect_timeout", "timeout", "no_delay"),
-    *("ignore_exc", "socket_module", "default_noreply", "allow_unicode_keys", "encoding"),
-    "tls_context",
-)
-_UNUSED = ("socket_module", "socket_keepalive", "tls_context", "username", "password")
+_UNUSED = ("socket_keepalive", "tls_context", "username", "password")
 
 
 class MockMemcacheClient(Client):
@@ -43,20 +43,16 @@ class MockMemcacheClient(Client):
         server: Any = None,
         *args: Any,
         clock: Callable[[], float] | None = None,
-        **given: Any,
+        **given: Unpack[ClientOptions],
     ) -> None:
-        name = type(self).__name__
-        if len(args) > len(_POSITIONAL):
-            raise TypeError(f"{name}() takes at most {len(_POSITIONAL) + 1} positional arguments")
-        for option, value in zip(_POSITIONAL, args, strict=False):
-            if option in given:
-                raise TypeError(f"{name}() got multiple values for argument {option!r}")
-            given[option] = value
+        bound = MOCK_CLIENT.bind(type(self).__name__, args, dict(given))
+        if server is None:
+            server = "localhost"
+        self._memory = bound["socket_module"] = _Memory(clock or _now)
+        Client(server, **bound)  # what that refuses is refused here
         for option in _UNUSED:
-            given.pop(option, None)
-        self._memory = _Memory(clock or _now)
-        given["socket_module"] = self._memory
-        super().__init__("localhost" if server is None else server, **given)
+            bound.pop(option)
+        super().__init__(server, **bound)
 
     def clear(self) -> None:
         """Remove all items."""
