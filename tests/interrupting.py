@@ -23,6 +23,7 @@ if "patched" in sys.argv:  # before anything else is imported
 import contextlib
 import ctypes
 import gc
+import itertools
 import json
 import random
 import signal
@@ -30,7 +31,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
-from types import TracebackType
+from types import FrameType, TracebackType
 from typing import Any
 
 from cymemcache import Client, HashClient, PooledClient
@@ -111,6 +112,26 @@ class Subject:
     def expect(found: Any, right: Any) -> None:
         if found != right:
             raise Wrong(f"{str(found)[:100]} instead of {str(right)[:100]}")
+
+
+@contextlib.contextmanager
+def interrupted_at(number: int, file: str) -> Iterator[None]:
+    """Raise `Interrupted` at the line that is that number of those run in `file`."""
+    lines = itertools.count(1)
+
+    def trace(frame: FrameType, event: str, argument: object) -> Any:
+        if frame.f_code.co_filename != file:
+            return None
+        if event == "line" and next(lines) == number:
+            raise Interrupted
+        return trace
+
+    before = sys.gettrace()
+    sys.settrace(trace)
+    try:
+        yield
+    finally:
+        sys.settrace(before)
 
 
 def within_the_client(traceback: TracebackType | None) -> bool:

@@ -6,7 +6,7 @@ import gc
 import os
 import threading
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from queue import SimpleQueue
 from typing import Any
 
@@ -14,6 +14,7 @@ import pytest
 
 from cymemcache import poller as poller_module
 from cymemcache.poller import Poller
+from interrupting import Interrupted, interrupted_at
 from wire import PATIENCE, wait_until
 
 LONG = 3600.0  # seconds; no test waits for that
@@ -27,8 +28,9 @@ class Owner:
         self.poller = Poller(interval)
         self.before = set(threading.enumerate())
 
-    def poll(self) -> None:
+    def poll(self) -> bool:
         self.polls.put(threading.current_thread().name)
+        return True
 
     def start(self) -> None:
         self.poller.start(self)
@@ -105,10 +107,10 @@ def test_a_wake_during_a_poll_is_not_lost(
     once: list[Any] = []
 
     class Waking(Owner):
-        def poll(self) -> None:
+        def poll(self) -> bool:
             if not once:
                 once.append(self.poller.wake())
-            super().poll()
+            return super().poll()
 
     owner.__class__ = Waking
     owner.start()
@@ -131,7 +133,7 @@ def test_started_twice_it_has_one_thread(owner_of: Callable[[float], Owner]) -> 
     for starter in starters:
         starter.join(PATIENCE)
     owner.start()
-    assert len(owner.threads()) == 1
+    wait_until(lambda: len(owner.threads()) == 1)
     assert owner.threads()[0].daemon
 
 
@@ -148,6 +150,71 @@ def test_stopped_it_ends_and_started_again_it_goes_on(owner_of: Callable[[float]
     owner.poller.stop()
     owner.poller.stop()
     wait_until(lambda: not owner.threads())
+
+
+class Blocked(Owner):
+    """One whose polls last as long as the test wants."""
+
+    def __init__(self, interval: float) -> None:
+        super().__init__(interval)
+        self.goes_on = threading.Event()
+
+    def poll(self) -> bool:
+        super().poll()
+        assert self.goes_on.wait(PATIENCE)
+        self.polls.put(f"called off: {self.poller.is_called_off()}")
+        return True
+
+
+@pytest.fixture
+def blocked() -> Iterator[Blocked]:
+    """In the middle of a poll."""
+    owner = Blocked(LONG)
+    owner.start()
+    owner.poller.wake()
+    owner.polls.get(timeout=PATIENCE)
+    yield owner
+    owner.poller.stop()
+    owner.goes_on.set()
+    wait_until(lambda: not owner.threads())
+
+
+def test_stopped_and_started_during_a_poll_it_has_one_thread(blocked: Blocked) -> None:
+    threads = blocked.threads()
+    for _ in range(10):
+        blocked.poller.stop()
+        blocked.start()
+    assert blocked.threads() == threads
+    blocked.goes_on.set()
+    assert blocked.polls.get(timeout=PATIENCE) == "called off: False"
+
+
+def test_stopped_during_a_poll_it_calls_that_off(blocked: Blocked) -> None:
+    blocked.poller.stop()
+    assert not blocked.poller.is_called_off()  # nothing that other threads do
+    blocked.goes_on.set()
+    assert blocked.polls.get(timeout=PATIENCE) == "called off: True"
+    wait_until(lambda: not blocked.threads())
+
+
+def test_a_poll_that_was_called_off_is_done_soon_after_the_next_start(
+    owner_of: Callable[[float], Owner], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class CalledOff(Owner):
+        def poll(self) -> bool:
+            super().poll()
+            self.poller.stop()
+            return False
+
+    monkeypatch.setattr(poller_module, "LEAST_SECONDS", 0.001)
+    owner = owner_of(LONG)
+    owner.__class__ = CalledOff
+    owner.start()
+    owner.poller.wake()
+    owner.polls.get(timeout=PATIENCE)
+    wait_until(lambda: not owner.threads())
+    owner.start()
+    owner.polls.get(timeout=PATIENCE)
 
 
 def test_stopping_and_starting_is_no_reason_to_poll(owner_of: Callable[[float], Owner]) -> None:
@@ -198,6 +265,65 @@ def test_where_no_thread_can_be_had_it_stays_idle(
     assert owner.poller.is_idle
     owner.start()
     assert len(owner.threads()) == 1
+
+
+def test_interrupted_at_any_line_of_its_start_it_is_started_with_the_next() -> None:
+    interruptions = 0
+    while True:
+        owner = Owner(LONG)
+        try:
+            with interrupted_at(interruptions + 1, poller_module.__file__):
+                owner.start()
+        except Interrupted:
+            pass
+        else:
+            break
+        finally:
+            if owner.poller.is_idle:
+                owner.start()
+            owner.poller.wake()
+            owner.polls.get(timeout=PATIENCE)
+            owner.poller.stop()
+        interruptions += 1
+    assert interruptions > 5
+
+
+def test_a_poll_that_raises_is_reported_and_is_not_the_last_one(
+    owner_of: Callable[[float], Owner], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Failing(Owner):
+        def poll(self) -> bool:
+            super().poll()
+            raise ValueError(self.polls.qsize())
+
+    reported: SimpleQueue[threading.ExceptHookArgs] = SimpleQueue()
+    monkeypatch.setattr(threading, "excepthook", reported.put)
+    monkeypatch.setattr(poller_module, "LEAST_SECONDS", 0.001)
+    owner = owner_of(0.001)
+    owner.__class__ = Failing
+    owner.start()
+    for _ in range(2):
+        assert reported.get(timeout=PATIENCE).exc_type is ValueError
+    assert not owner.poller.is_idle
+    assert len(owner.threads()) == 1
+
+
+def test_a_thread_that_was_ended_from_outside_is_replaced_by_the_next_start(
+    owner_of: Callable[[float], Owner], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Ending(Owner):
+        def poll(self) -> bool:
+            super().poll()
+            raise SystemExit
+
+    monkeypatch.setattr(threading, "excepthook", lambda arguments: None)
+    owner = owner_of(LONG)
+    owner.__class__ = Ending
+    for _ in range(2):
+        owner.start()
+        owner.poller.wake()
+        owner.polls.get(timeout=PATIENCE)
+        wait_until(lambda: owner.poller.is_idle)
 
 
 def test_a_forked_child_has_no_thread_until_it_starts_one(

@@ -15,8 +15,9 @@ from . import options as _options
 from .client import Client
 from .cluster import HashClient
 from .configuration import MAX_SIZE, LatestConfiguration, parse_configuration
-from .core.replies import CONFIG
+from .core.replies import CONFIG, GET_MANY
 from .exceptions import MemcacheUnknownCommandError
+from .inquiry import CalledOff, inquire
 from .log import logger
 from .poller import Poller
 
@@ -117,13 +118,19 @@ class AWSElastiCacheHashClient(HashClient):
             logger().info("the cluster's configuration %d: %s", answer.version, ", ".join(changes))
 
     def _told(self) -> Configuration:
-        """What the endpoint answers, on a connection of its own: its name may lead elsewhere."""
+        """What the endpoint answers, on a connection of its own: its name may lead elsewhere.
+
+        Raises `CalledOff` in the poller's thread once that is stopped.
+        """
         endpoint = self._endpoint
         try:
             try:
-                data = endpoint._call(CONFIG, endpoint._requests.config_get("cluster"))
+                request = endpoint._requests.config_get("cluster")
+                data = inquire(endpoint, CONFIG, request, None, self._is_wanted)
             except MemcacheUnknownCommandError:
-                data = endpoint.get(_KEY_OF_OLD_ENGINES)
+                keys = [_KEY_OF_OLD_ENGINES]
+                request = endpoint._requests.get_many(keys)
+                data = inquire(endpoint, GET_MANY, request, keys, self._is_wanted).get(keys[0])
         finally:
             endpoint.close()
         if data is None:
@@ -154,14 +161,23 @@ class AWSElastiCacheHashClient(HashClient):
             del self._discovered[name]
         return changes
 
-    def poll(self) -> None:
-        """What the thread does: `reconfigure_nodes`, and log what goes wrong, once per kind."""
+    def poll(self) -> bool:
+        """What the thread does: `reconfigure_nodes`, and log what goes wrong, once per kind.
+
+        False where it was called off, since the client was closed.
+        """
         try:
             self.reconfigure_nodes()
+        except CalledOff:
+            return False
         except Exception as error:
             self._log_trouble(error)
         else:
             self._log_trouble(None)
+        return True
+
+    def _is_wanted(self) -> bool:
+        return self._poller is None or not self._poller.is_called_off()
 
     def _log_trouble(self, error: Exception | None) -> None:
         before, self._trouble = self._trouble, None if error is None else type(error)

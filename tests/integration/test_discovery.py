@@ -14,6 +14,8 @@ import threading
 import time
 import weakref
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -40,6 +42,7 @@ from cymemcache.testing import (
     Refuse,
     Trickle,
 )
+from interrupting import connected_to
 from wire import PATIENCE, wait_until
 
 OFTEN = 0.02  # seconds
@@ -530,6 +533,85 @@ def test_a_closed_client_asks_no_more_and_one_that_is_used_again_does(
     endpoint.cluster_config = written(2, addresses)
     assert client.configuration_version == 1
     client.get("key")
+    wait_until(lambda: client.clients.keys() == names(addresses))
+
+
+@pytest.fixture
+def hanging(
+    endpoint: EmbeddedServer, discover: Callable[..., Any]
+) -> Iterator[AWSElastiCacheHashClient]:
+    """A client whose poll hangs at the endpoint, and has no limit worth speaking of."""
+    client = discover(endpoint.address, timeout=NEVER, discovery_interval=OFTEN)
+    with endpoint.inject(Hang(), verb="config", times=None) as injection:
+        client.get("key")
+        wait_until(lambda: injection.hits)
+        yield client
+
+
+def test_the_poll_of_a_closed_client_ends(
+    endpoint: EmbeddedServer,
+    hanging: AWSElastiCacheHashClient,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level(logging.DEBUG, "cymemcache")
+    hanging.close()
+    wait_until(lambda: not discoverers())
+    assert not connected_to(endpoint.address)
+    assert caplog.messages == []
+
+
+def test_a_client_that_is_closed_and_used_while_its_endpoint_hangs_has_one_poll(
+    endpoint: EmbeddedServer, hanging: AWSElastiCacheHashClient
+) -> None:
+    for _ in range(20):
+        hanging.close()
+        hanging.get("key")
+        assert len(discoverers()) <= 1
+        assert len(connected_to(endpoint.address)) <= 1
+
+
+def test_the_poll_of_a_closed_client_ends_while_it_dials(
+    endpoint: EmbeddedServer, discover: Callable[..., Any]
+) -> None:
+    dials = threading.Event()
+
+    def getaddrinfo(*arguments: Any) -> Any:
+        dials.set()
+        return socket.getaddrinfo(*arguments)
+
+    sockets: Any = SimpleNamespace(**{**vars(socket), "getaddrinfo": getaddrinfo})
+    client = discover(endpoint.address, discovery_interval=NEVER)
+    with ExitStack() as stack:
+        full = stack.enter_context(socket.create_server(("127.0.0.1", 0), backlog=0)).getsockname()
+        for _ in range(4):  # its kernel drops what comes after them
+            filler = stack.enter_context(socket.socket())
+            filler.setblocking(False)
+            filler.connect_ex(full)
+        client._endpoint = Client(full, socket_module=sockets)  # without any limit
+        client.get("key")
+        client._poller.wake()
+        assert dials.wait(PATIENCE)
+        client.close()
+        wait_until(lambda: not discoverers())
+
+
+def test_a_logging_handler_that_raises_does_not_end_discovery(
+    endpoint: EmbeddedServer,
+    addresses: list[Any],
+    discover: Callable[..., Any],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    class Raising(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            raise RuntimeError(record.getMessage())
+
+    monkeypatch.setattr(threading, "excepthook", lambda arguments: None)
+    monkeypatch.setattr(logging.getLogger("cymemcache"), "handlers", [Raising()])
+    client = discover(endpoint.address)
+    client.get("key")
+    with endpoint.inject(Close(), verb="config", times=2) as injection:
+        wait_until(lambda: injection.hits == 2)
+    endpoint.cluster_config = written(2, addresses)
     wait_until(lambda: client.clients.keys() == names(addresses))
 
 

@@ -4,15 +4,11 @@ from __future__ import annotations
 
 import gc
 import importlib
-import itertools
 import os
 import socket
 import ssl
-import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from types import FrameType
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -21,7 +17,7 @@ from certificates import Authority
 from cymemcache import AWSElastiCacheHashClient, Client, MemcacheError
 from cymemcache.testing import MemcachedProcess
 from exchanges import open_sockets
-from interrupting import Interrupted
+from interrupting import Interrupted, interrupted_at
 from wire import MEBIBYTE, PATIENCE
 
 
@@ -180,23 +176,3 @@ def test_an_interruption_while_ssl_takes_a_descriptor_over_leaves_it_one_owner(
             os.fstat(stranger.fileno())
             stranger.close()
     assert interruptions > 20
-
-
-@contextmanager
-def interrupted_at(number: int, file: str) -> Iterator[None]:
-    """Raise `Interrupted` at the line that is that number of those in `file` that are run."""
-    lines = itertools.count(1)
-
-    def trace(frame: FrameType, event: str, argument: object) -> Any:
-        if frame.f_code.co_filename != file:
-            return None
-        if event == "line" and next(lines) == number:
-            raise Interrupted
-        return trace
-
-    before = sys.gettrace()
-    sys.settrace(trace)
-    try:
-        yield
-    finally:
-        sys.settrace(before)
