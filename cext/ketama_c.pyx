@@ -13,6 +13,7 @@ from libc.math cimport fabs, sin
 from libc.stdint cimport int8_t, uint8_t, uint32_t, uint64_t
 from libc.string cimport memcpy, memset
 
+from cymemcache.core import restored
 from cymemcache.core.rendezvous_c cimport NodeTable
 
 cdef extern from "Python.h":
@@ -156,7 +157,7 @@ cdef class KetamaTable(NodeTable):
     def __reduce__(self):
         cdef Py_ssize_t i
         points = tuple([(self.ring[i].place, self.ring[i].owner) for i in range(self.size)])
-        return type(self), (self.nodes, points, self.md5)
+        return restored.ketama_table, (self.nodes, points, self.md5)
 
     cdef Py_ssize_t best(self, object key) except -1:
         cdef uint32_t place

@@ -12,6 +12,8 @@ from cpython.mem cimport PyMem_Calloc, PyMem_Free, PyMem_Malloc
 from cpython.unicode cimport PyUnicode_CheckExact
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 
+from cymemcache.core import restored
+
 cdef extern from "Python.h":
     int PyUnicode_KIND(object text)
     void *PyUnicode_DATA(object text)
@@ -264,7 +266,7 @@ cdef class RendezvousTable(NodeTable):
         PyMem_Free(self.prefixes)
 
     def __reduce__(self):
-        return type(self), (self.nodes,)
+        return restored.rendezvous_table, (self.nodes,)
 
     cdef Py_ssize_t best(self, object key) except -1:
         cdef uint8_t stack[STACK_SIZE]

@@ -178,7 +178,7 @@ class Own:
 if __name__ == "__main__":
     import pickle
     assert pickle.loads(pickle.dumps(Own)) is Own
-    assert Client.__module__ == "cymemcache.client"
+    assert Client.__module__ == "cymemcache"
     host, port = sys.argv[1:]
     with Client((host, int(port))) as client:
         client.set("key", b"value", noreply=False)

@@ -19,6 +19,7 @@ from .exceptions import (
     MemcacheUnknownCommandError,
     MemcacheUnknownError,
 )
+from .hashing import RendezvousHash
 from .ketama import KetamaHash
 from .options import KeepaliveOpts
 
@@ -26,6 +27,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from .as_pymemcache import install_as_pymemcache
     from .cluster import HashClient
+    from .counters import ClusterCounters, Counters
     from .discovery import AWSElastiCacheHashClient
     from .fallback import FallbackClient
     from .retrying import ExponentialBackoff, RetryingClient
@@ -33,6 +35,8 @@ else:
     # Imported when they are first asked for: not every program has need of them.
     _LATER = {
         "AWSElastiCacheHashClient": "discovery",
+        "ClusterCounters": "counters",
+        "Counters": "counters",
         "ExponentialBackoff": "retrying",
         "FallbackClient": "fallback",
         "HashClient": "cluster",
@@ -58,6 +62,8 @@ __version__ = "0.1.0"
 __all__ = [
     "AWSElastiCacheHashClient",
     "Client",
+    "ClusterCounters",
+    "Counters",
     "ExponentialBackoff",
     "FallbackClient",
     "HashClient",
@@ -73,6 +79,7 @@ __all__ = [
     "MemcacheUnknownCommandError",
     "MemcacheUnknownError",
     "PooledClient",
+    "RendezvousHash",
     "RetryingClient",
     "__impl__",
     "__version__",

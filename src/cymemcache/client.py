@@ -9,7 +9,7 @@ from __future__ import annotations
 from . import options as _options
 from .addresses import normalize_server_spec
 from .calls import Calls
-from .commands import Commands
+from .commands import Commands, refuse_copy
 from .connection import Dialler
 from .core import PlainCalls, Requests
 from .core.replies import DECODE_STOCK
@@ -43,6 +43,8 @@ class Client(PlainCalls, Calls, SyncCommands, Subscripts):
 
     Options:
     """
+
+    __module__ = "cymemcache"
 
     # Every command reads it, and a slot is read faster than what is in a dict.
     __slots__ = ("_requests",)
@@ -98,6 +100,8 @@ class Client(PlainCalls, Calls, SyncCommands, Subscripts):
 
     def _pool_of(self, dial: Callable[[], Exchange], options: dict[str, Any]) -> ConnectionPool:
         return ConnectionPool(dial)
+
+    __reduce__ = refuse_copy
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self._address()}>"
@@ -199,6 +203,8 @@ class PooledClient(Client):
 
     Options:
     """
+
+    __module__ = "cymemcache"
 
     #: A subclass of `Client` whose methods are to be used; for those who override it.
     client_class: type[Client] = Client

@@ -18,7 +18,7 @@ from . import options as _options
 from .addresses import normalize_server_spec, server_list
 from .calls import Calls, is_unreachable
 from .client import Client, PooledClient
-from .commands import Commands
+from .commands import Commands, refuse_copy
 from .core import Requests
 from .counters import ClusterCounters, Tally
 from .delegation import delegating
@@ -63,6 +63,8 @@ class HashClient(ScatterGather, SyncCommands, Subscripts):
 
     Options:
     """
+
+    __module__ = "cymemcache"
 
     #: makes the clients of nodes where there is no pooling
     client_class: Any = Client
@@ -110,6 +112,8 @@ class HashClient(ScatterGather, SyncCommands, Subscripts):
             self.add_server(server)
 
     __signature__ = _options.ConstructorSignature(_options.HASH_CLIENT, "servers")
+
+    __reduce__ = refuse_copy
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {', '.join(list(self.clients))}>"

@@ -32,7 +32,7 @@ from .stats import convert_stats, convert_stats_line
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
-    from typing import Any, Generic, TypeAlias, TypeVar, overload
+    from typing import Any, Generic, NoReturn, TypeAlias, TypeVar, overload
 
     from .core import Requests
 
@@ -74,6 +74,15 @@ else:
 
 # Their reply has no END.
 _STATS_OF_ONE_LINE = frozenset((b"stats sizes_enable\r\n", b"stats sizes_disable\r\n"))
+
+
+def refuse_copy(client: Any) -> NoReturn:
+    """In the place of `__reduce__`: connections, locks and sockets' modules are not copied."""
+    name = type(client).__name__
+    raise TypeError(
+        f"a {name} cannot be copied or pickled: share this one (threads and forked processes "
+        f"may), or make another {name} from the same arguments"
+    )
 
 
 class Commands(_Results[AnyR, BoolR, CasR, IntR, KeysR, DictR, PairR, BytesR, NoneR]):

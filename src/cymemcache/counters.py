@@ -17,7 +17,7 @@ from .log import logger
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Mapping
     from typing import Any
 
     from .exceptions import MemcacheError
@@ -53,6 +53,8 @@ class Counters:
     * `noreply_lost`: noreply commands whose connection failed before they were acknowledged.
     """
 
+    __module__ = "cymemcache"
+
     __slots__ = (*_NUMBERS, "errors")
 
     commands: int
@@ -65,10 +67,16 @@ class Counters:
     noreply_lost: int
     errors: Mapping[str, int]
 
-    def __init__(self, numbers: Iterable[int], errors: dict[str, int]) -> None:
-        for name, number in zip(_NUMBERS, numbers, strict=True):
-            object.__setattr__(self, name, number)
+    def __init__(self, numbers: Mapping[str, int], errors: dict[str, int]) -> None:
+        for name in _NUMBERS:
+            object.__setattr__(self, name, numbers.get(name, 0))
         object.__setattr__(self, "errors", MappingProxyType(errors))
+
+    def __reduce__(self) -> tuple[type[Counters], tuple[Any, ...]]:
+        # By name: one that was pickled when less was counted can still be loaded.
+        numbers = self.as_dict()
+        errors = numbers.pop("errors")
+        return Counters, (numbers, errors)
 
     def __setattr__(self, name: str, value: Any) -> None:
         raise AttributeError(f"{type(self).__name__} cannot be changed")
@@ -99,18 +107,25 @@ class ClusterCounters(Counters):
     `errors` alone, as MemcacheNodeDownError; where no node is left it is in those of no node.
     """
 
+    __module__ = "cymemcache"
+
     __slots__ = ("nodes",)
 
     nodes: Mapping[str, Counters]
 
     def __init__(self, parts: list[Counters], nodes: dict[str, Counters]) -> None:
-        sums = [sum(getattr(part, name) for part in parts) for name in _NUMBERS]
+        sums = {name: sum(getattr(part, name) for part in parts) for name in _NUMBERS}
         errors: dict[str, int] = {}
         for part in parts:
             for kind, number in part.errors.items():
                 errors[kind] = errors.get(kind, 0) + number
         super().__init__(sums, errors)
         object.__setattr__(self, "nodes", MappingProxyType(nodes))
+
+    def __reduce__(self) -> tuple[type[ClusterCounters], tuple[Any, ...]]:
+        numbers = self.as_dict()
+        errors = numbers.pop("errors")
+        return ClusterCounters, ([Counters(numbers, errors)], dict(self.nodes))
 
 
 class Tally(Cells):
@@ -128,16 +143,7 @@ class Tally(Cells):
     def snapshot(self) -> Counters:
         """What has been counted so far."""
         self.renew()
-        numbers = (
-            self.commands,
-            self.hits,
-            self.misses,
-            self.retries,
-            self.reconnects,
-            self.evicted,
-            self.noreply_errors,
-            self.noreply_lost,
-        )
+        numbers = {name: getattr(self, name) for name in _NUMBERS}
         return Counters(numbers, self._errors.copy())
 
     def renew(self) -> None:

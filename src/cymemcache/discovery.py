@@ -61,6 +61,8 @@ class AWSElastiCacheHashClient(HashClient):
     Options:
     """
 
+    __module__ = "cymemcache"
+
     def __init__(
         self,
         cfg_node: tuple[str, int] | str,

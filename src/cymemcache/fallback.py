@@ -49,6 +49,8 @@ class FallbackClient(SyncCommands, Subscripts):
     Raises `ValueError` where there are no caches.
     """
 
+    __module__ = "cymemcache"
+
     def __init__(self, caches: Sequence[Any]) -> None:
         refuse_text(caches, "caches")
         if len(caches) == 0:

@@ -38,6 +38,9 @@ if TYPE_CHECKING:
 
 __all__ = ["KetamaHash", "RendezvousHash", "murmur3_32"]
 
+# Where it is public: a pickled hasher must not name the implementation that this process runs on.
+murmur3_32.__module__ = __name__
+
 
 def __getattr__(name: str) -> Any:
     if name == "KetamaHash":  # it is built upon what is below
@@ -57,9 +60,22 @@ class TableHasher:
     def __init__(self, nodes: Iterable[str] | None, rule: Any) -> None:
         self.nodes: list[str] = nodes if isinstance(nodes, list) else listed(nodes or (), "nodes")
         self._rule = rule
+        self._forget_table()
+
+    def _forget_table(self) -> None:
         # The table, and what it was made from: one object, so that no thread sees half of a change.
-        # No table has been made from this rule, which is nobody's.
+        # No hasher has this rule, so the first use makes a table.
         self._current: tuple[list[str], Any, Table] = ([], object(), RendezvousTable(()))
+
+    def __getstate__(self) -> dict[str, Any]:
+        """All but the table, which belongs to one implementation of the core."""
+        state = dict(vars(self))
+        del state["_current"]
+        return state
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
+        self._forget_table()
 
     def add_node(self, node: str) -> None:
         """Add `node`; nothing happens where it is there already."""
@@ -109,17 +125,16 @@ class RendezvousHash(TableHasher):
     threads use the hasher or one of its tables.
     """
 
+    __module__ = "cymemcache"
+
     def __init__(
         self,
         nodes: Iterable[str] | None = None,
         seed: int = 0,
         hash_function: Callable[[str, int], int] = murmur3_32,
     ) -> None:
-        super().__init__(nodes, lambda text: hash_function(text, seed))
+        super().__init__(nodes, _Seeded(hash_function, seed))
         self.seed = seed
-        # The function that the core can stand for, as long as `hash_function` is that one.
-        core_has_it = hash_function is murmur3_32 and seed == 0
-        self._core_function = self._rule if core_has_it else None
 
     @property
     def hash_function(self) -> Callable[[str], int]:
@@ -132,7 +147,21 @@ class RendezvousHash(TableHasher):
         self._rule = function
 
     def _make_table(self, nodes: list[str], rule: Any) -> Table:
-        return RendezvousTable(nodes) if rule is self._core_function else _ScoreTable(nodes, rule)
+        core_has_it = type(rule) is _Seeded and rule.function is murmur3_32 and rule.seed == 0
+        return RendezvousTable(nodes) if core_has_it else _ScoreTable(nodes, rule)
+
+
+class _Seeded:
+    """A hash function with its seed: the score of a text."""
+
+    __slots__ = ("function", "seed")
+
+    def __init__(self, function: Callable[[str, int], int], seed: int) -> None:
+        self.function = function
+        self.seed = seed
+
+    def __call__(self, text: str) -> int:
+        return self.function(text, self.seed)
 
 
 class _ScoreTable:

@@ -45,6 +45,8 @@ class KetamaHash(TableHasher):
     A cluster makes its hasher itself: give it ``functools.partial(KetamaHash, weights={...})``.
     """
 
+    __module__ = "cymemcache"
+
     def __init__(
         self,
         nodes: Iterable[str] | None = None,

@@ -73,6 +73,8 @@ class KeepaliveOpts:
     `cnt`: unanswered probes after which the connection is dropped.  Each at least 1.
     """
 
+    __module__ = "cymemcache"
+
     __slots__ = ("cnt", "idle", "intvl")
 
     def __init__(self, idle: int = 1, intvl: int = 1, cnt: int = 5) -> None:

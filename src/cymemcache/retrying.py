@@ -33,6 +33,8 @@ class ExponentialBackoff:
     whole, with 0.5 between half and the whole, with 0 always the whole.
     """
 
+    __module__ = "cymemcache"
+
     def __init__(
         self, base: float = 0.05, factor: float = 2, maximum: float = 1, jitter: float = 1
     ) -> None:
@@ -82,6 +84,8 @@ class RetryingClient(Subscripts):
     it here, not on the client.  Raises `ValueError` for fewer attempts than one, for what is no
     such collection of errors, for an error that is in both, and for two delays.
     """
+
+    __module__ = "cymemcache"
 
     def __init__(
         self,

@@ -574,7 +574,7 @@ def test_a_method_looks_like_the_clients(name: str) -> None:
     )
     assert method.__doc__ == model.__doc__
     assert method.__qualname__ == f"HashClient.{method.__name__}"
-    assert method.__module__ == "cymemcache.cluster"
+    assert method.__module__ == "cymemcache"
     assert not hasattr(method, "__wrapped__")
 
 

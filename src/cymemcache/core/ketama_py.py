@@ -11,11 +11,12 @@ from __future__ import annotations
 from bisect import bisect_left
 from struct import unpack
 
+from . import restored
 from .rendezvous_py import NodeTable
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
     from typing import Any
 
 _MASK = 0xFFFFFFFF
@@ -70,8 +71,8 @@ class KetamaTable(NodeTable):
 
             self._md5 = function
 
-    def __reduce__(self) -> tuple[type[KetamaTable], tuple[Any, ...]]:
-        return type(self), (
+    def __reduce__(self) -> tuple[Callable[..., Any], tuple[Any, ...]]:
+        return restored.ketama_table, (
             self.nodes,
             tuple(zip(self._places, self._owners, strict=True)),
             self._md5 is not None,

@@ -11,9 +11,11 @@ from __future__ import annotations
 
 from struct import pack, unpack, unpack_from
 
+from . import restored
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
     from typing import Any
 
 _MASK = 0xFFFFFFFF
@@ -180,8 +182,8 @@ class RendezvousTable(NodeTable):
                 groups.append(_Group(over, [prefixes[i] for i in indices], indices))
         self._groups = tuple(groups)
 
-    def __reduce__(self) -> tuple[type[RendezvousTable], tuple[tuple[str, ...]]]:
-        return type(self), (self.nodes,)
+    def __reduce__(self) -> tuple[Callable[..., Any], tuple[tuple[str, ...]]]:
+        return restored.rendezvous_table, (self.nodes,)
 
     def _best(self, key: Any) -> int:
         kind = type(key)
