@@ -15,7 +15,7 @@ INSTALL := CYMEMCACHE_BUILD_EXT=1 $(PIP) install --no-build-isolation --editable
 SOURCES := $(wildcard cext/*.pyx cext/*/*/*.pxd) setup.py pyproject.toml
 
 # Tests that run both twins by themselves, or build wheels of their own: one run is enough for them.
-RUN_ONCE := $(wildcard $(addprefix tests/,test_packaging.py test_parser.py test_requests.py \
+RUN_ONCE := $(wildcard $(addprefix tests/,test_packaging.py test_parser.py test_requests.py test_reply_bounds.py \
 	test_rendezvous.py test_ketama.py test_fuzzing.py test_security.py \
 	test_benchmark_report.py integration/test_benchmarks.py test_contract.py typing))
 EACH := $(addprefix --ignore=,$(RUN_ONCE))

@@ -91,6 +91,7 @@ cdef enum:
 
 cdef object NEED_DATA = _NEED_DATA
 cdef Py_ssize_t MAX_VALUE_SIZE = _replies.MAX_VALUE_SIZE
+cdef Py_ssize_t LINE_COST = _replies.LINE_COST
 cdef uint64_t MAX_FLAGS = 0xFFFFFFFFULL
 cdef uint64_t MAX_UINT64 = 0xFFFFFFFFFFFFFFFFULL
 
@@ -334,6 +335,7 @@ cdef class ReplyParser(ReplyStream):
     cdef int kind
     cdef object result
     cdef bint found              # the one key of a fetch of one
+    cdef Py_ssize_t room         # how much of a limit its lines have left
     cdef list items
     cdef object error
     cdef Py_ssize_t scanned      # so many bytes from `start` on hold no line end
@@ -739,6 +741,7 @@ cdef class ReplyParser(ReplyStream):
         if self.kind == K_NONE:
             self.kind = K_STATS
             self.result = {}
+            self.room = _replies.MAX_STATS_SIZE
         while True:
             begin = self.start
             length = self.line(request)
@@ -753,6 +756,9 @@ cdef class ReplyParser(ReplyStream):
             elif length > 7 and memcmp(line, b"PREFIX ", 7) == 0:
                 rest = 7
             if rest:
+                self.room -= length + LINE_COST
+                if self.room < 0:
+                    raise endless_error("what statistics may take", _replies.MAX_STATS_SIZE)
                 line += rest
                 length -= rest
                 space = <const char *>memchr(line, 32, length)
@@ -780,6 +786,7 @@ cdef class ReplyParser(ReplyStream):
         if self.kind == K_NONE:
             self.kind = K_METADUMP
             self.result = []
+            self.room = self.max_value_size
         cdef list lines = self.result
         while True:
             begin = self.start
@@ -792,6 +799,9 @@ cdef class ReplyParser(ReplyStream):
                 return lines
             text = PyBytes_FromStringAndSize(line, length)
             if text.startswith((b"key=", b"mg ")):
+                self.room -= length + LINE_COST
+                if self.room < 0:
+                    raise endless_error("max_value_size", self.max_value_size)
                 lines.append(text)
             elif not lines and text.partition(b" ")[0] in _REFUSALS:
                 return MemcacheServerError(text.decode("utf-8", "replace"))
@@ -871,7 +881,7 @@ cdef class ReplyParser(ReplyStream):
         if found > self.max_value_size or (
             found < 0 and arrived >= 12 and arrived >= self.max_value_size + token_size
         ):
-            raise endless_error(self.max_value_size)
+            raise endless_error("max_value_size", self.max_value_size)
         if found < 0:
             self.scanned = arrived
             return NEED_DATA
@@ -901,7 +911,8 @@ cdef class ReplyParser(ReplyStream):
                 # Beyond some, only their number counts: a batch can have millions.
                 if len(self.noreply_errors) >= ERRORS_KEPT:
                     error = self.noreply_errors[0]
-                self.noreply_errors.append(error)
+                if len(self.noreply_errors) < _replies.MAX_NOREPLY_ERRORS:
+                    self.noreply_errors.append(error)
 
     # -- fetches -------------------------------------------------------------------------------
 

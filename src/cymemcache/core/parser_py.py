@@ -24,6 +24,7 @@ from .replies import (
     GET_MANY,
     GETS,
     GETS_MANY,
+    LINE_COST,
     MAX_LINE_LENGTH,
     MISS,
     NEED_DATA,
@@ -105,6 +106,7 @@ class ReplyParser(ReplyStream):
         # The reply in progress.
         self._kind = 0
         self._result: Any = None
+        self._room = 0  # how much of a limit its lines have left
         self._items: list[tuple[Any, bytes, int]] = []
         self._error: MemcacheError | None = None
         self._tokens: list[bytes] = []  # of the request line that is being answered
@@ -321,6 +323,7 @@ class ReplyParser(ReplyStream):
         if self._kind == 0:
             self._kind = kind
             self._result = {}
+            self._room = replies.MAX_STATS_SIZE
         result = self._result
         while True:
             line = self._line(request)
@@ -331,6 +334,9 @@ class ReplyParser(ReplyStream):
             word, _, rest = line.partition(b" ")
             if word in (b"STAT", b"ITEM", b"PREFIX") and rest:
                 name, _, value = rest.partition(b" ")
+                self._room -= len(line) + LINE_COST
+                if self._room < 0:
+                    raise endless_error("what statistics may take", replies.MAX_STATS_SIZE)
                 result[name] = value
             elif line == b"END" or (first and line in (b"RESET", b"OK")):
                 self._result = None
@@ -342,6 +348,7 @@ class ReplyParser(ReplyStream):
         if self._kind == 0:
             self._kind = kind
             self._result = []
+            self._room = self._max_value_size
         lines = self._result
         while True:
             line = self._line(request, bare_newline=True)
@@ -351,6 +358,9 @@ class ReplyParser(ReplyStream):
                 self._result = None
                 return lines
             if line.startswith((b"key=", b"mg ")):
+                self._room -= len(line) + LINE_COST
+                if self._room < 0:
+                    raise endless_error("max_value_size", self._max_value_size)
                 lines.append(line)
             elif not lines and line.partition(b" ")[0] in _REFUSALS:
                 return MemcacheServerError(line.decode("utf-8", "replace"))
@@ -399,7 +409,7 @@ class ReplyParser(ReplyStream):
         arrived, limit = len(data) - start, self._max_value_size
         # An error line may be longer than that, and is known by its first 12 bytes.
         if end - start > limit or (end < 0 and arrived >= 12 and arrived >= limit + len(end_token)):
-            raise endless_error(limit)
+            raise endless_error("max_value_size", limit)
         if end < 0:
             return NEED_DATA
         self._pos = end + len(end_token)
@@ -419,7 +429,8 @@ class ReplyParser(ReplyStream):
                     raise refused_value_error(line)
                 errors = self._noreply_errors
                 # Beyond some, only their number counts: a batch can have millions.
-                errors.append(error if len(errors) < _ERRORS_KEPT else errors[0])
+                if len(errors) < replies.MAX_NOREPLY_ERRORS:
+                    errors.append(error if len(errors) < _ERRORS_KEPT else errors[0])
 
     # -- fetches -------------------------------------------------------------------------------
 

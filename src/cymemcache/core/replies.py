@@ -83,6 +83,9 @@ DECODE_LATER = 2  # every value comes as `Undecoded`
 MAX_LINE_LENGTH = 1 << 16
 MAX_VALUE_SIZE = (1 << 31) - 3  # memcached reads lengths as int32 and adds the final CR LF
 DEFAULT_MAX_VALUE_SIZE = 1 << 30
+MAX_STATS_SIZE = 1 << 26  # of the lines of one reply, counted as LINE_COST says
+LINE_COST = 100  # of the objects that are made of a line, beside its bytes
+MAX_NOREPLY_ERRORS = 1 << 20  # that are counted between two barriers, in numbers
 DEFAULT_MAX_REQUEST_SIZE = 1 << 20
 
 
@@ -173,11 +176,9 @@ def too_large_error(size: int, max_value_size: int) -> MemcacheUnknownError:
     )
 
 
-def endless_error(max_value_size: int) -> MemcacheUnknownError:
-    """The error for a raw reply whose end token does not come."""
-    return MemcacheUnknownError(
-        f"no end of the reply within max_value_size ({max_value_size} bytes)"
-    )
+def endless_error(limit: str, size: int) -> MemcacheUnknownError:
+    """The error for a reply whose end does not come within `limit`, which is `size` bytes."""
+    return MemcacheUnknownError(f"no end of the reply within {limit} ({size} bytes)")
 
 
 def broken_error() -> MemcacheUnknownError:
