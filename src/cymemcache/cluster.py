@@ -11,7 +11,6 @@ changes.  No other code of anybody's may run under it.
 
 from __future__ import annotations
 
-import threading
 from weakref import ref
 
 from . import options as _options
@@ -23,8 +22,9 @@ from .core import Requests
 from .counters import ClusterCounters, Tally
 from .delegation import delegating
 from .exceptions import MemcacheError, MemcacheIllegalInputError, MemcacheNodeDownError
+from .forks import Lock
 from .health import DEAD, NodeHealth
-from .node import Node, renewed_after_fork
+from .node import Node
 from .options import ReadOnlyOption
 from .scatter import Part, ScatterGather, plain_key, split_key
 from .subscripts import Subscripts
@@ -71,6 +71,8 @@ class HashClient(ScatterGather, SyncCommands, Subscripts):
     #: called when a node begins to fail, and when it dies
     _on_failure: Callable[[], None] | None = None
 
+    _lock = Lock()
+
     key_prefix: Any = ReadOnlyOption()
     encoding: Any = ReadOnlyOption()
     tls_context: Any = ReadOnlyOption()
@@ -105,8 +107,6 @@ class HashClient(ScatterGather, SyncCommands, Subscripts):
         self._former: list[tuple[ref[Any], Tally]] = []
         # Only to refuse bad keys where no node is asked.
         self._requests = Requests(bound["key_prefix"], bound["encoding"], self.allow_unicode_keys)
-        self.renew_lock()
-        renewed_after_fork(self)
         self.hasher = bound["hasher"]()
         for server in servers:
             self.add_server(server)
@@ -117,10 +117,6 @@ class HashClient(ScatterGather, SyncCommands, Subscripts):
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {', '.join(list(self.clients))}>"
-
-    def renew_lock(self) -> None:
-        # Signal handlers come in between, so it must be possible to lock it twice.
-        self._lock = threading.RLock()
 
     @property
     def ignore_exc(self) -> bool:

@@ -14,16 +14,16 @@ import os
 import select
 from time import monotonic
 
+from . import forks
 from .core import PlainExchange, ReplyParser, Requests
 from .core.replies import NEED_DATA, STORE, fork_error
-from .descriptors import remember, wrapped
+from .descriptors import prepare, remember, wrapped
 from .exceptions import MemcacheClientError, MemcacheError
 from .exchange import (
     READABLE,
     WRITABLE,
     AnyExchange,
     can_be_polled,
-    fork_count,
     would_block,
 )
 
@@ -98,10 +98,10 @@ class Dialler:
         0 where the deadline has.  Sockets that cannot be polled are dialled in one step.
         """
         began = monotonic()
-        forks = fork_count()
+        count = forks.count()
         sock = yield from self._connected(began)
         try:
-            if fork_count() != forks:
+            if forks.count() != count:
                 raise fork_error()
             if self._authentication:
                 yield from self._authenticated(sock, began)
@@ -214,11 +214,12 @@ class Dialler:
     ) -> Steps[Any]:
         module = self._socket_module
         is_unix = family == getattr(module, "AF_UNIX", None)
-        forks = fork_count()
+        count = forks.count()
+        prepare()
         sock = module.socket(family, module.SOCK_STREAM, protocol)
         try:
             remember(sock)
-            if fork_count() != forks:  # it may be the parent's, who goes on with it
+            if forks.count() != count:  # it may be the parent's, who goes on with it
                 raise fork_error()
             if not is_unix:
                 self._set_tcp_options(sock)

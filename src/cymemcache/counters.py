@@ -11,8 +11,8 @@ from __future__ import annotations
 
 from types import MappingProxyType
 
+from . import forks
 from .core import Cells
-from .exchange import fork_count
 from .log import logger
 
 TYPE_CHECKING = False
@@ -148,9 +148,9 @@ class Tally(Cells):
 
     def renew(self) -> None:
         """Forget what was counted before the last fork."""
-        forks = fork_count()
-        if self._forks != forks:
-            self._forks = forks
+        count = forks.count()
+        if self._forks != count:
+            self._forks = count
             self.commands = self.hits = self.misses = self.retries = 0
             self.reconnects = self.evicted = self.noreply_errors = self.noreply_lost = 0
             self._gone = 0  # connections in whose place none has been made yet

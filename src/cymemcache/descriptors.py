@@ -1,14 +1,20 @@
 """Who has the descriptors of the sockets that were dialled, whatever interrupts and whoever forks.
 
-A descriptor is closed by one owner, once: after that its number is a stranger's.  And a child
-process has none of its parent's.
+A descriptor is closed by one owner, once: after that its number is a stranger's.  A number is
+therefore known together with the inode that it stands for, and is left alone where that is another
+one.  And a child process has none of its parent's: there each of them leads nowhere.
+
+What leads nowhere is opened before the first socket is dialled, since a child may have no free
+descriptor.
 """
 
 from __future__ import annotations
 
 import _socket
 import os
-from weakref import WeakSet
+from weakref import WeakKeyDictionary
+
+from . import forks
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -16,16 +22,18 @@ if TYPE_CHECKING:
 
     Identity: TypeAlias = tuple[int, int]  # a number, and the inode of what it stood for
 
-_sockets: WeakSet[Any] = WeakSet()  # that were dialled and may be open
-_passing: set[Identity] = set()  # what passes from one socket to another just now
+
+def prepare() -> None:
+    """To be called before a socket is made: there must be something to replace it with in a child.
+
+    Raises `OSError` where there is no free descriptor.
+    """
+    _dialled.prepare()
 
 
 def remember(sock: Any) -> None:
     """`sock` was dialled: no child process may have it."""
-    try:
-        _sockets.add(sock)
-    except TypeError:  # an object of somebody's own that cannot be referred to weakly
-        pass
+    _dialled.add(sock)
 
 
 def wrapped(context: Any, sock: Any, host: str, **options: Any) -> Any:
@@ -38,7 +46,7 @@ def wrapped(context: Any, sock: Any, host: str, **options: Any) -> Any:
     identity = _identity(sock)
     try:
         if identity is not None:
-            _passing.add(identity)
+            _dialled.passing.add(identity)
         secured = context.wrap_socket(sock, server_hostname=host, **options)
         remember(secured)
         return secured
@@ -48,7 +56,7 @@ def wrapped(context: Any, sock: Any, host: str, **options: Any) -> Any:
         raise
     finally:
         if identity is not None:
-            _passing.discard(identity)
+            _dialled.passing.discard(identity)
 
 
 def _identity(sock: Any) -> Identity | None:
@@ -56,7 +64,7 @@ def _identity(sock: Any) -> Identity | None:
         number: int = sock.fileno()
         return number, os.fstat(number).st_ino
     except (AttributeError, OSError, TypeError, ValueError):
-        return None  # an object of somebody's own without a descriptor
+        return None  # closed, or an object of somebody's own without a descriptor
 
 
 def _end_half_made(sock: Any, number: int, error: BaseException) -> None:
@@ -81,31 +89,77 @@ def _innermost(sock: Any) -> Any:
         return sock
 
 
-def _cut_off() -> None:
-    """In a child process: what the parent dialled leads nowhere from here on.
+class _Nowhere:
+    """A descriptor on which sending is an error, and receiving the end of the stream."""
 
-    A signal handler can fork in the middle of a call on a socket, which would go on in the child:
-    send the rest of the request a second time, take the reply that the parent waits for.
-    Descriptors are replaced, not closed: such a call must not find a stranger's under the number.
-    """
-    nowhere, other = _socket.socketpair()
-    other.close()
-    for sock in list(_sockets):
+    def __init__(self) -> None:
+        self._sock, other = _socket.socketpair()
+        other.close()
+        self._identity = _identity(self._sock)
+
+    def is_there(self) -> bool:
+        """False where somebody has closed it: daemons close all descriptors when they begin."""
+        return _identity(self._sock) == self._identity
+
+    def replace(self, number: int) -> None:
+        """Have the open descriptor `number` lead nowhere, which needs no free one."""
+        os.dup2(self._sock.fileno(), number, inheritable=False)
+
+    def forget(self) -> None:
+        """Leave the number alone: it may be a stranger's."""
+        self._sock.detach()
+
+
+class _Dialled:
+    """The sockets that were dialled and may be open."""
+
+    def __init__(self) -> None:
+        self._sockets: WeakKeyDictionary[Any, Identity] = WeakKeyDictionary()
+        #: what passes from one socket to another just now
+        self.passing: set[Identity] = set()
+        self._nowhere: _Nowhere | None = None
+        forks.renew_in_children(self, forks.DESCRIPTORS)
+
+    def prepare(self) -> None:
+        nowhere = self._nowhere
+        if nowhere is None or not nowhere.is_there():
+            self._nowhere = _Nowhere()
+            if nowhere is not None:
+                nowhere.forget()
+
+    def add(self, sock: Any) -> None:
+        identity = _identity(sock)
+        if identity is not None:
+            try:
+                self._sockets[sock] = identity
+            except TypeError:  # an object of somebody's own that cannot be referred to weakly
+                pass
+
+    def reset_after_fork(self) -> None:
+        """In a child process: what the parent dialled leads nowhere from here on.
+
+        A signal handler can fork in the middle of a call on a socket, which would go on in the
+        child: send the rest of the request a second time, take the reply that the parent waits for.
+        Descriptors are replaced, not closed: such a call must not find a stranger's under the
+        number.
+        """
+        identities = [*self._sockets.values(), *self.passing]
+        # This process has none of them, and `passing` was of threads that are not in it.
+        self._sockets, self.passing = WeakKeyDictionary(), set()
+        for number, inode in identities:
+            try:
+                if os.fstat(number).st_ino == inode:
+                    self._cut_off(number)
+            except OSError:
+                pass  # closed in the meantime
+
+    def _cut_off(self, number: int) -> None:
         try:
-            number = sock.fileno()
-            if number >= 0:
-                os.dup2(nowhere.fileno(), number, inheritable=False)
-        except (OSError, ValueError):
-            pass  # closed in the meantime
-    for number, inode in list(_passing):
-        try:
-            if os.fstat(number).st_ino == inode:
-                os.dup2(nowhere.fileno(), number, inheritable=False)
-        except OSError:
-            pass  # closed in the meantime
-    _passing.clear()  # of threads that are not in the child
-    nowhere.close()
+            self.prepare()  # it is there, unless somebody has closed it
+            if self._nowhere is not None:
+                self._nowhere.replace(number)
+        except OSError:  # and there is no other: better a free number than the parent's socket
+            os.close(number)
 
 
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_cut_off)
+_dialled = _Dialled()

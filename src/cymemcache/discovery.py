@@ -8,7 +8,6 @@ endpoint that is down or answers nonsense changes nothing, and no command waits 
 
 from __future__ import annotations
 
-import threading
 from time import monotonic
 
 from . import options as _options
@@ -17,6 +16,7 @@ from .cluster import HashClient
 from .configuration import MAX_SIZE, LatestConfiguration, parse_configuration
 from .core.replies import CONFIG, GET_MANY
 from .exceptions import MemcacheUnknownCommandError
+from .forks import Lock
 from .inquiry import CalledOff, inquire
 from .log import logger
 from .poller import Poller
@@ -93,9 +93,7 @@ class AWSElastiCacheHashClient(HashClient):
 
     __signature__ = _options.ConstructorSignature(_options.AWS_ELASTICACHE_HASH_CLIENT, "cfg_node")
 
-    def renew_lock(self) -> None:
-        super().renew_lock()
-        self._configuring = threading.RLock()
+    _configuring = Lock()
 
     @property
     def configuration_version(self) -> int:

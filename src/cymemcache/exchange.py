@@ -14,12 +14,10 @@ steps (`begin`), which must hold up nobody else's, polls the standard library's 
 from __future__ import annotations
 
 import _socket
-import os
 import select
 from math import inf
 from time import monotonic
 
-from .core import fork_count as compiled_fork_count
 from .core import impl
 from .core.replies import (
     BARRIER,
@@ -38,6 +36,7 @@ from .core.replies import (
     fork_error,
     timeout_error,
 )
+from .forks import mark
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -85,14 +84,6 @@ WRITABLE = getattr(select, "POLLOUT", 4)
 _BATCHES = (STORE_MANY, DELETE_MANY, GET_MANY, GETS_MANY)
 _STORAGE = (b"set", b"add", b"replace", b"append", b"prepend", b"cas")
 
-_forks: list[None] = []  # grows by one with each
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=lambda: _forks.append(None))
-
-# The compiled count knows of forks that were made in C as well.
-fork_count = compiled_fork_count or _forks.__len__
-
 
 class AnyExchange:
     """Request and reply over one socket, whose timeout is set to `timeout` (seconds or None).
@@ -122,7 +113,7 @@ class AnyExchange:
         self.idle_seconds = inf
         self._parser = parser
         self._record = record
-        self._forks = fork_count()
+        self._forks = mark()
         # Of the standard library: Python, of which `read` and `write` are the inner calls.
         self._is_tls = type(sock).__module__ == "ssl"
         self._most = _PAGE  # bytes that the first receive of a reply takes
@@ -179,7 +170,7 @@ class AnyExchange:
 
     def forked(self) -> bool:
         """Whether this process is a child of the one that dialled."""
-        return self._forks != fork_count()
+        return self._forks != mark()
 
     def call(self, request: bytes, kind: int, keys: Any = None, default: Any = None) -> Any:
         """Send `request` and return what the parser makes of the reply.
@@ -203,9 +194,9 @@ class AnyExchange:
                     self._bound()
                 data = sock.read(self._most) if self._is_tls else sock.recv(self._most)
             except OSError:
-                if self._forks == fork_count():
+                if self._forks == mark():
                     raise
-            if self._forks != fork_count():
+            if self._forks != mark():
                 raise fork_error()
             if not data:
                 raise closed_error()
@@ -238,9 +229,9 @@ class AnyExchange:
             try:
                 self.sock.sendall(request)
             except OSError:
-                if self._forks == fork_count():
+                if self._forks == mark():
                     raise
-            if self._forks != fork_count():
+            if self._forks != mark():
                 raise fork_error()
         else:
             self._all_steps(request, NOREPLY, commands, None)
@@ -253,7 +244,7 @@ class AnyExchange:
         now = monotonic()
         idle = now - self.used_at_seconds
         if (
-            self._forks != fork_count()
+            self._forks != mark()
             or self._fileno() < 0  # closed by hand
             or ((idle > 1 or idle > self.idle_seconds) and self._is_too_old(idle))
         ):
@@ -402,9 +393,9 @@ class AnyExchange:
             try:
                 count = self.sock.send(rest)
             except OSError as error:
-                if self._forks == fork_count() and not would_block(error):
+                if self._forks == mark() and not would_block(error):
                     raise
-            if self._forks != fork_count():
+            if self._forks != mark():
                 raise fork_error()
             rest = rest[count:]
             if rest:
@@ -417,9 +408,9 @@ class AnyExchange:
         try:
             self.sock.sendall(data)
         except OSError:
-            if self._forks == fork_count():
+            if self._forks == mark():
                 raise
-        if self._forks != fork_count():
+        if self._forks != mark():
             raise fork_error()
 
     def _receive(self) -> None:
@@ -433,11 +424,11 @@ class AnyExchange:
             else:
                 data = self.sock.recv(_RECEIVED_MOST)
         except OSError as error:
-            if self._forks == fork_count():
+            if self._forks == mark():
                 if self._polled and would_block(error):
                     return
                 raise
-        if self._forks != fork_count():
+        if self._forks != mark():
             raise fork_error()
         if count:
             parser.buffer_updated(count)

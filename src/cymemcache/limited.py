@@ -21,7 +21,7 @@ from math import inf
 from time import monotonic
 from weakref import ref
 
-from .exchange import fork_count
+from . import forks
 from .limits import Line, Slot, Slots, enter, exhausted_error
 from .object_pool import UNLIMITED
 from .pool import ConnectionPool
@@ -75,7 +75,6 @@ class LimitedPool(ConnectionPool):
         self._waiting = self._line.waiting
         self._settling: Entries = {}
         self._numbers = count()
-        self._forks = fork_count()
 
     @property
     def used(self) -> tuple[int, ...]:
@@ -97,17 +96,15 @@ class LimitedPool(ConnectionPool):
         Raises `RuntimeError` where none became free within `wait_seconds`, or `until` then.
         """
         while True:
+            forks.count()  # so that what the parent has in use does not count
             found = None if self._waiting else self._look()
             if found is None and self.wait_seconds:
                 seconds = min(self.wait_seconds, until - monotonic())
                 found = self._line.wait(self._look, seconds)
             if found is None:
-                if fork_count() == self._forks:
-                    raise exhausted_error(
-                        self.max_size, self.wait_seconds, "max_pool_size or pool_wait_timeout"
-                    )
-                self.reset_after_fork()  # of a fork that was made in C, of which nobody told us
-                continue
+                raise exhausted_error(
+                    self.max_size, self.wait_seconds, "max_pool_size or pool_wait_timeout"
+                )
             try:
                 if isinstance(found, Slot):
                     return self.dial(found)
@@ -123,6 +120,7 @@ class LimitedPool(ConnectionPool):
 
     def take_idle(self) -> Exchange | None:
         """Like `take`, but None where that would have to dial or to wait."""
+        forks.count()
         if self._waiting:
             return None
         connection = self._own()
@@ -132,6 +130,7 @@ class LimitedPool(ConnectionPool):
 
     def admit(self) -> Slot | None:
         """Permission to dial a connection now, None where that has to be waited for."""
+        forks.count()
         if self._waiting or self._is_being_settled(threading.get_ident()):
             return None
         return self._slots.take(self._generation)
@@ -150,7 +149,6 @@ class LimitedPool(ConnectionPool):
     def reset_after_fork(self) -> None:
         """In a child process: all slots are free, and nobody waits."""
         super().reset_after_fork()
-        self._forks = fork_count()
         self._settling = {}
         self._slots.reset()
         self._line.reset()

@@ -12,25 +12,22 @@ people's code runs.
 
 from __future__ import annotations
 
-import os
 import sys
 import threading
 from functools import partial
 from itertools import chain, count
 from time import monotonic
-from weakref import WeakSet, ref
+from weakref import ref
+
+from . import forks
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from typing import Any, Protocol, TypeAlias, TypeVar
+    from typing import Any, TypeAlias, TypeVar
 
     T = TypeVar("T")
     Entries: TypeAlias = "dict[int, tuple[ref[Any], ref[Any]]]"
-
-    class Resettable(Protocol):
-        def reset_after_fork(self) -> None: ...
-
 
 LOOK_AGAIN = 0.05  # seconds after which a waiter that nobody woke looks by itself
 
@@ -136,6 +133,7 @@ class Line:
             while True:
                 # Now, so that no hint is missed between a look and the sleep; in a forked child,
                 # where the line is another one, again.
+                forks.count()
                 if number not in self.waiting:
                     enter(self.waiting, number, waiter, self.hint)
                 if self._first() is waiter:
@@ -187,20 +185,3 @@ def _taken_lock(make_lock: Callable[[], Any]) -> Any:
         lock = getattr(module, "BoundedSemaphore", threading.Lock)()
         lock.acquire()
     return lock
-
-
-_pools: WeakSet[Any] = WeakSet()
-
-
-def reset_in_children(pool: Resettable) -> None:
-    """Have `reset_after_fork` of `pool` called in every child process, for as long as it exists."""
-    _pools.add(pool)
-
-
-def _reset_all() -> None:
-    for pool in list(_pools):
-        pool.reset_after_fork()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_reset_all)

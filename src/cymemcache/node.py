@@ -7,19 +7,16 @@ log, or run other code of anybody's, while it holds its lock.
 
 from __future__ import annotations
 
-import os
-import threading
 from time import monotonic
-from weakref import WeakSet
 
 from .exceptions import MemcacheNodeDownError
+from .forks import Lock
 from .health import DEAD, FAILING, UP, NodeHealth
 from .log import logger
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from typing import Any
 
 
 # Nobody listens there: nothing of a command can have been done.
@@ -31,6 +28,8 @@ class Node:
 
     `on_failure` is called when it begins to fail, and when it dies.
     """
+
+    _lock = Lock()
 
     def __init__(
         self, name: str, health: NodeHealth, on_failure: Callable[[], None] | None = None
@@ -47,12 +46,6 @@ class Node:
         self.is_gone = False
         self._health = health
         self._on_failure = on_failure
-        self.renew_lock()
-        renewed_after_fork(self)
-
-    def renew_lock(self) -> None:
-        # Signal handlers come in between, so it must be possible to lock it twice.
-        self._lock = threading.RLock()
 
     def is_due(self) -> bool:
         """Whether a try, or a probe, would be admitted now."""
@@ -94,20 +87,3 @@ class Node:
     def down_error(self) -> MemcacheNodeDownError:
         """The error for a caller who was not admitted."""
         return MemcacheNodeDownError(f"node {self.name} is {self.state}: {self.cause}")
-
-
-_renewed: WeakSet[Any] = WeakSet()
-
-
-def renewed_after_fork(owner: Any) -> None:
-    """Call `renew_lock` of `owner` in a child process: the lock's holder may not be there."""
-    _renewed.add(owner)
-
-
-def _renew() -> None:
-    for owner in list(_renewed):
-        owner.renew_lock()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_renew)

@@ -13,7 +13,8 @@ from itertools import count
 from time import monotonic
 from weakref import ref
 
-from .limits import Line, Slot, Slots, exhausted_error, reset_in_children
+from . import forks
+from .limits import Line, Slot, Slots, exhausted_error
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -77,7 +78,7 @@ class ObjectPool(_Generic[T]):
         # What gives an object that is in use, and its slot, under a number never used again.
         self._used: dict[int, tuple[Callable[[], T | None], Slot]] = {}
         self._numbers = count()
-        reset_in_children(self)
+        forks.renew_in_children(self, forks.POOLS)
 
     @property
     def used(self) -> tuple[T, ...]:
@@ -96,6 +97,7 @@ class ObjectPool(_Generic[T]):
         Raises `RuntimeError` where all stay in use for `wait_timeout`, and whatever `obj_creator`
         and `after_remove` raise.
         """
+        forks.count()  # so that what the parent has in use does not count
         found = None if self._line.waiting else self._look()
         if found is None and self.wait_timeout:
             found = self._line.wait(self._look, self.wait_timeout)

@@ -14,9 +14,10 @@ from math import inf
 from time import monotonic
 from weakref import ref
 
+from . import forks
 from .core import IdleConnections
 from .core.replies import BARRIER_REQUEST, STALE, VERSION
-from .limits import Slot, reset_in_children
+from .limits import Slot
 from .object_pool import ObjectPool as ObjectPool
 
 TYPE_CHECKING = False
@@ -70,12 +71,12 @@ class ConnectionPool(IdleConnections):
         self._running = _running
         self._retired = False
         self._expire_at = monotonic() + 1
-        reset_in_children(self)
+        forks.renew_in_children(self, forks.POOLS)
 
     def take(self, until: float = inf) -> Exchange:
         """A connection for the caller alone.  Follow with `give`, `hold` or its `discard`."""
         connection = (self._own() if self._held else None) or self._unused()
-        return self.dial(Slot(self._generation)) if connection is None else connection
+        return self.dial(Slot(self._current())) if connection is None else connection
 
     def take_idle(self) -> Exchange | None:
         """Like `take`, but None where that would have to dial or to wait for one."""
@@ -83,7 +84,7 @@ class ConnectionPool(IdleConnections):
 
     def admit(self) -> Slot | None:
         """Permission to dial a connection now, None where that has to be waited for."""
-        return Slot(self._generation)
+        return Slot(self._current())
 
     def admitted(self, connection: Exchange, slot: Slot) -> Exchange:
         """Make `connection`, which was dialled with the permission `slot`, one of this pool."""
@@ -117,7 +118,7 @@ class ConnectionPool(IdleConnections):
         """The slot that `connection` had; it is discarded."""
         slot = connection.slot or Slot()
         connection.slot = None
-        slot.generation = self._generation
+        slot.generation = self._current()
         connection.discard()
         return slot
 
@@ -193,6 +194,11 @@ class ConnectionPool(IdleConnections):
         for thread, connection in list(self._held.items()):
             if self._let_go(thread, connection):
                 connection.close()
+
+    def _current(self) -> int:
+        """The generation of a connection that is dialled now, in a child too."""
+        forks.count()
+        return self._generation
 
     def _own(self) -> Exchange | None:
         """The connection that this thread holds."""
