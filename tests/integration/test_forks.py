@@ -11,9 +11,6 @@ import os
 import pickle
 import signal
 import socket
-import subprocess
-import sys
-import textwrap
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -462,56 +459,3 @@ def test_a_connection_that_is_being_dialled_at_the_fork_is_the_parents(
         assert client.get("absent", "miss") == "miss"
     by_connection = [line for number, line in embedded.requests if line.startswith(b"incr")]
     assert by_connection == [b"incr n 1"]
-
-
-# -- made in C -------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("exchange", sorted(MODULES))
-def test_a_fork_made_in_c_is_noticed_by_the_compiled_implementation(
-    exchange: str, embedded: EmbeddedServer
-) -> None:
-    # In a process of its own: after such a fork Python itself does not know of it.
-    program = f"""
-        import ctypes, os, sys
-        from cymemcache import Client, __impl__
-        from exchanges import MODULES, open_sockets
-
-        assert __impl__ == "c"
-        client = Client(sys.argv[1], timeout={PATIENCE}, socket_module=MODULES[{exchange!r}])
-        client.set("parent", b"p", noreply=False)
-        client.set("pending", b"p", noreply=True)
-        before = os.readlink("/proc/self/fd/%d" % client.sock.fileno())
-        pid = ctypes.PyDLL(None).fork()
-        if pid == 0:
-            status = 1
-            try:
-                client.set("child", b"c", noreply=True)
-                assert client.get("child") == b"c"
-                assert client.get("parent") == b"p"
-                assert client.noreply_lost == 0
-                assert before not in open_sockets().values()
-                status = 0
-            except BaseException as error:
-                print(repr(error), file=sys.stderr, flush=True)
-            finally:
-                os._exit(status)
-        for _ in range(100):
-            assert client.get("parent") == b"p"
-        assert os.waitpid(pid, 0)[1] == 0
-        assert client.get("child") == b"c"
-        assert os.readlink("/proc/self/fd/%d" % client.sock.fileno()) == before
-    """
-    host, port = embedded.address
-    run = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(program), f"{host}:{port}"],
-        capture_output=True,
-        text=True,
-        timeout=PATIENCE,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "CYMEMCACHE_IMPL": "c"},
-    )
-    assert run.returncode == 0, run.stderr
-    connections = {
-        line.split()[1]: number for number, line in embedded.requests if line.startswith(b"set ")
-    }
-    assert connections[b"pending"] != connections[b"child"]
