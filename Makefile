@@ -125,6 +125,7 @@ lint: $(VENV)/.dev ## Formatting, lint, types, workflows
 	$(BIN)/ruff check .
 	PATH="$(BIN):$$PATH" cython-lint cext
 	$(BIN)/mypy
+	$(BIN)/basedpyright
 	$(BIN)/check-jsonschema --quiet --builtin-schema vendor.github-workflows .github/workflows/*.yml
 	$(BIN)/check-jsonschema --quiet --builtin-schema vendor.dependabot .github/dependabot.yml
 	$(BIN)/zizmor --offline --quiet .github

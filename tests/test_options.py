@@ -13,10 +13,23 @@ from typing import Any
 
 import pytest
 
-from cymemcache import Client, KeepaliveOpts, MemcacheIllegalInputError, PooledClient
+from cymemcache import (
+    AWSElastiCacheHashClient,
+    Client,
+    HashClient,
+    KeepaliveOpts,
+    MemcacheIllegalInputError,
+    PooledClient,
+)
 from cymemcache import options as options_module
 from cymemcache.addresses import normalize_server_spec
-from cymemcache.options import CLIENT, POOLED_CLIENT, OptionSet
+from cymemcache.options import (
+    AWS_ELASTICACHE_HASH_CLIENT,
+    CLIENT,
+    HASH_CLIENT,
+    POOLED_CLIENT,
+    OptionSet,
+)
 from cymemcache.serde import PickleSerde
 
 # -- addresses -------------------------------------------------------------------------------------
@@ -340,11 +353,20 @@ def test_a_repr_shows_the_server_and_no_secret() -> None:
     assert not hasattr(client, "password")
 
 
+TYPED = ["ClientOptions", "PooledClientOptions", "HashClientOptions"]
+
+
 @pytest.mark.parametrize(
     ("client_class", "options", "typed_classes"),
     [
-        (Client, CLIENT, ["ClientOptions"]),
-        (PooledClient, POOLED_CLIENT, ["ClientOptions", "PooledClientOptions"]),
+        (Client, CLIENT, TYPED[:1]),
+        (PooledClient, POOLED_CLIENT, TYPED[:2]),
+        (HashClient, HASH_CLIENT, TYPED),
+        (
+            AWSElastiCacheHashClient,
+            AWS_ELASTICACHE_HASH_CLIENT,
+            [*TYPED, "AWSElastiCacheHashClientOptions"],
+        ),
     ],
 )
 def test_the_typed_options_and_the_table_are_the_same(

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from types import TracebackType
     from typing import Any, Self, Unpack
 
-    from .commands import Key, SyncCommands
+    from .commands import SyncCommands
     from .counters import Counters
     from .exchange import Exchange
 else:
@@ -169,7 +169,7 @@ class Client(PlainCalls, Calls, SyncCommands, Subscripts):
 
     # -- beyond the commands ---------------------------------------------------------------------
 
-    def check_key(self, key: Key, key_prefix: bytes | None = None) -> bytes:
+    def check_key(self, key: str | bytes, key_prefix: bytes | None = None) -> bytes:
         """The key as it is sent, with the client's prefix (or `key_prefix`), as bytes.
 
         Raises `MemcacheIllegalInputError` where it is not legal.
@@ -179,7 +179,7 @@ class Client(PlainCalls, Calls, SyncCommands, Subscripts):
         return Requests(key_prefix, self.encoding, self.allow_unicode_keys).key(key)
 
 
-def check_key_helper(key: Key, allow_unicode_keys: bool, key_prefix: bytes = b"") -> bytes:
+def check_key_helper(key: str | bytes, allow_unicode_keys: bool, key_prefix: bytes = b"") -> bytes:
     """The key as a client with these options would send it, as bytes.
 
     Raises `MemcacheIllegalInputError` where it is not legal.  The empty key, which no client sends,

@@ -35,9 +35,9 @@ if TYPE_CHECKING:
     from types import TracebackType
     from typing import Any, Self, Unpack
 
-    from .commands import SyncCommands
+    from .commands import ClusterCommands
 else:
-    SyncCommands = Commands
+    ClusterCommands = Commands
 
 _NOBODY: tuple[Any, Any] = (None, None)
 
@@ -47,7 +47,7 @@ _OF_A_POOL = ("max_pool_size", "pool_idle_timeout", "lock_generator", "pool_wait
 
 
 @delegating
-class HashClient(ScatterGather, SyncCommands, Subscripts):
+class HashClient(ScatterGather, ClusterCommands, Subscripts):
     """A client for any number of servers, to be shared by any number of threads.
 
     `servers` is a list of addresses, each as `Client` takes it.  Each key belongs to one of them,

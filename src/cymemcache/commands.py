@@ -9,6 +9,25 @@ No method here may call another public one: whoever wraps them would see one cal
 
 from __future__ import annotations
 
+from .command_types import (
+    OF_ONE_SERVER,
+    AnyR,
+    BoolR,
+    CasR,
+    DictR,
+    IntR,
+    KeysR,
+    KeyT,
+    NoneR,
+    OkR,
+    PairR,
+    Results,
+    StatsR,
+    TextR,
+    overload,
+    remember,
+    show,
+)
 from .core.arguments import listed, listed_items
 from .core.replies import (
     ARITHMETIC,
@@ -32,45 +51,14 @@ from .stats import convert_stats, convert_stats_line
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
-    from typing import Any, Generic, NoReturn, TypeAlias, TypeVar, overload
+    from typing import Any, NoReturn, TypeAlias, TypeVar
 
     from .core import Requests
 
     Key: TypeAlias = str | bytes
+    # In a cluster the first of a pair, the server key, tells the node.
+    ClusterKey: TypeAlias = str | bytes | tuple[str | bytes, str | bytes]
     K = TypeVar("K", bound=Key)
-
-    AnyR = TypeVar("AnyR")  # a value, or a default: Any
-    BoolR = TypeVar("BoolR")  # bool
-    CasR = TypeVar("CasR")  # bool | None
-    IntR = TypeVar("IntR")  # int | None
-    KeysR = TypeVar("KeysR")  # list[Key]
-    DictR = TypeVar("DictR")  # dict[Any, Any]
-    PairR = TypeVar("PairR")  # tuple[Any, Any]
-    BytesR = TypeVar("BytesR")  # bytes
-    NoneR = TypeVar("NoneR")  # None
-
-    class _Results(Generic[AnyR, BoolR, CasR, IntR, KeysR, DictR, PairR, BytesR, NoneR]):
-        pass
-
-    SyncCommands: TypeAlias = (
-        "Commands[Any, bool, bool | None, int | None, list[Any], dict[Any, Any], tuple[Any, Any],"
-        " bytes, None]"
-    )
-else:
-
-    class _Results:
-        """Stands for typing's Generic, which is not loaded at run time."""
-
-        __slots__ = ()
-
-        def __class_getitem__(cls, parameters):
-            return cls
-
-    AnyR = BoolR = CasR = IntR = KeysR = DictR = PairR = BytesR = NoneR = None
-
-    def overload(function):
-        return function
-
 
 # Their reply has no END.
 _STATS_OF_ONE_LINE = frozenset((b"stats sizes_enable\r\n", b"stats sizes_disable\r\n"))
@@ -85,7 +73,9 @@ def refuse_copy(client: Any) -> NoReturn:
     )
 
 
-class Commands(_Results[AnyR, BoolR, CasR, IntR, KeysR, DictR, PairR, BytesR, NoneR]):
+class Commands(
+    Results[KeyT, AnyR, BoolR, CasR, IntR, KeysR, DictR, PairR, NoneR, OkR, TextR, StatsR]
+):
     """The commands, over the hooks of a client.
 
     All of them raise, beside what their own docstring names: `MemcacheIllegalInputError` or
@@ -131,7 +121,7 @@ class Commands(_Results[AnyR, BoolR, CasR, IntR, KeysR, DictR, PairR, BytesR, No
 
     def set(
         self,
-        key: Key,
+        key: KeyT,
         value: Any,
         expire: int = 0,
         noreply: bool | None = None,
@@ -146,7 +136,7 @@ class Commands(_Results[AnyR, BoolR, CasR, IntR, KeysR, DictR, PairR, BytesR, No
 
     def add(
         self,
-        key: Key,
+        key: KeyT,
         value: Any,
         expire: int = 0,
         noreply: bool | None = None,
@@ -160,7 +150,7 @@ class Commands(_Results[AnyR, BoolR, CasR, IntR, KeysR, DictR, PairR, BytesR, No
 
     def replace(
         self,
-        key: Key,
+        key: KeyT,
         value: Any,
         expire: int = 0,
         noreply: bool | None = None,
@@ -174,7 +164,7 @@ class Commands(_Results[AnyR, BoolR, CasR, IntR, KeysR, DictR, PairR, BytesR, No
 
     def append(
         self,
-        key: Key,
+        key: KeyT,
         value: Any,
         expire: int = 0,
         noreply: bool | None = None,
@@ -189,7 +179,7 @@ class Commands(_Results[AnyR, BoolR, CasR, IntR, KeysR, DictR, PairR, BytesR, No
 
     def prepend(
         self,
-        key: Key,
+        key: KeyT,
         value: Any,
         expire: int = 0,
         noreply: bool | None = None,
@@ -204,7 +194,7 @@ class Commands(_Results[AnyR, BoolR, CasR, IntR, KeysR, DictR, PairR, BytesR, No
 
     def cas(
         self,
-        key: Key,
+        key: KeyT,
         value: Any,
         cas: int | str | bytes,
         expire: int = 0,
@@ -247,7 +237,7 @@ class Commands(_Results[AnyR, BoolR, CasR, IntR, KeysR, DictR, PairR, BytesR, No
     def _store(
         self,
         verb: bytes,
-        key: Key,
+        key: KeyT,
         value: Any,
         expire: int,
         noreply: bool | None,
@@ -260,21 +250,21 @@ class Commands(_Results[AnyR, BoolR, CasR, IntR, KeysR, DictR, PairR, BytesR, No
 
     # -- retrieval commands ------------------------------------------------------------------------
 
-    def get(self, key: Key, default: Any = None) -> AnyR:
+    def get(self, key: KeyT, default: Any = None) -> AnyR:
         """The value under `key`, `default` on a miss (protocol.txt, "Retrieval command").
 
         It is bytes, unless there is a serde that makes something else of them.
         """
         return self._call(GET, self._requests.get(key), key, default)
 
-    def gets(self, key: Key, default: Any = None, cas_default: Any = None) -> PairR:
+    def gets(self, key: KeyT, default: Any = None, cas_default: Any = None) -> PairR:
         """The value under `key` and its cas token (bytes): ``(value, cas)``.
 
         ``(default, cas_default)`` on a miss.  See protocol.txt, "Retrieval command".
         """
         return self._call(GETS, self._requests.gets(key), key, (default, cas_default))
 
-    def gat(self, key: Key, expire: int = 0, default: Any = None) -> AnyR:
+    def gat(self, key: KeyT, expire: int = 0, default: Any = None) -> AnyR:
         """Get and touch: the value under `key`, whose expiry becomes `expire`; `default` on a miss.
 
         See protocol.txt, "Get And Touch".
@@ -282,7 +272,7 @@ class Commands(_Results[AnyR, BoolR, CasR, IntR, KeysR, DictR, PairR, BytesR, No
         return self._call(GET, self._requests.gat(key, expire), key, default)
 
     def gats(
-        self, key: Key, expire: int = 0, default: Any = None, cas_default: Any = None
+        self, key: KeyT, expire: int = 0, default: Any = None, cas_default: Any = None
     ) -> PairR:
         """Like `gat`, with the cas token (bytes): ``(value, cas)``.
 
@@ -291,10 +281,10 @@ class Commands(_Results[AnyR, BoolR, CasR, IntR, KeysR, DictR, PairR, BytesR, No
         return self._call(GETS, self._requests.gats(key, expire), key, (default, cas_default))
 
     @overload
-    def get_many(self: SyncCommands, keys: Iterable[K]) -> dict[K, Any]: ...
+    def get_many(self: Synchronous, keys: Iterable[K]) -> dict[K, Any]: ...
 
     @overload
-    def get_many(self, keys: Iterable[Any]) -> DictR: ...
+    def get_many(self, keys: Iterable[KeyT]) -> DictR: ...
 
     def get_many(self, keys: Iterable[Any]) -> Any:
         """The values under `keys`, as a dict from the keys given; misses are left out.
@@ -310,10 +300,10 @@ class Commands(_Results[AnyR, BoolR, CasR, IntR, KeysR, DictR, PairR, BytesR, No
     get_multi = get_many
 
     @overload
-    def gets_many(self: SyncCommands, keys: Iterable[K]) -> dict[K, tuple[Any, bytes]]: ...
+    def gets_many(self: Synchronous, keys: Iterable[K]) -> dict[K, tuple[Any, bytes]]: ...
 
     @overload
-    def gets_many(self, keys: Iterable[Any]) -> DictR: ...
+    def gets_many(self, keys: Iterable[KeyT]) -> DictR: ...
 
     def gets_many(self, keys: Iterable[Any]) -> Any:
         """Like `get_many`, with cas tokens (bytes): ``{key: (value, cas)}``; misses are left out.
@@ -329,7 +319,7 @@ class Commands(_Results[AnyR, BoolR, CasR, IntR, KeysR, DictR, PairR, BytesR, No
 
     # -- deletion, arithmetic, touch ---------------------------------------------------------------
 
-    def delete(self, key: Key, noreply: bool | None = None) -> BoolR:
+    def delete(self, key: KeyT, noreply: bool | None = None) -> BoolR:
         """Delete the item under `key` (protocol.txt, "Deletion").
 
         Returns True, False on a miss.
@@ -339,7 +329,7 @@ class Commands(_Results[AnyR, BoolR, CasR, IntR, KeysR, DictR, PairR, BytesR, No
         request = self._requests.delete(key, noreply)
         return self._send(request, 1, True) if noreply else self._call(DELETE, request)
 
-    def delete_many(self, keys: Iterable[Any], noreply: bool | None = None) -> BoolR:
+    def delete_many(self, keys: Iterable[KeyT], noreply: bool | None = None) -> BoolR:
         """Delete the items under `keys`, in one go (protocol.txt, "Deletion").
 
         Returns True, whether or not there was anything to delete.
@@ -356,7 +346,7 @@ class Commands(_Results[AnyR, BoolR, CasR, IntR, KeysR, DictR, PairR, BytesR, No
 
     delete_multi = delete_many
 
-    def incr(self, key: Key, value: int, noreply: bool = False) -> IntR:
+    def incr(self, key: KeyT, value: int, noreply: bool = False) -> IntR:
         """Add `value` (64 bits, not negative) to the number under `key`.
 
         See protocol.txt, "Increment/Decrement": the sum wraps at 2**64.  Returns the new number,
@@ -365,7 +355,7 @@ class Commands(_Results[AnyR, BoolR, CasR, IntR, KeysR, DictR, PairR, BytesR, No
         request = self._requests.incr(key, value, noreply)
         return self._send(request, 1, None) if noreply else self._call(ARITHMETIC, request)
 
-    def decr(self, key: Key, value: int, noreply: bool = False) -> IntR:
+    def decr(self, key: KeyT, value: int, noreply: bool = False) -> IntR:
         """Subtract `value` (64 bits, not negative) from the number under `key`.
 
         See protocol.txt, "Increment/Decrement": it stops at 0.  Returns the new number, None on a
@@ -374,7 +364,7 @@ class Commands(_Results[AnyR, BoolR, CasR, IntR, KeysR, DictR, PairR, BytesR, No
         request = self._requests.decr(key, value, noreply)
         return self._send(request, 1, None) if noreply else self._call(ARITHMETIC, request)
 
-    def touch(self, key: Key, expire: int = 0, noreply: bool | None = None) -> BoolR:
+    def touch(self, key: KeyT, expire: int = 0, noreply: bool | None = None) -> BoolR:
         """Give the item under `key` a new expiry (protocol.txt, "Touch").
 
         Returns True, False on a miss.
@@ -386,7 +376,7 @@ class Commands(_Results[AnyR, BoolR, CasR, IntR, KeysR, DictR, PairR, BytesR, No
 
     # -- the server --------------------------------------------------------------------------------
 
-    def stats(self, *args: str | bytes | int) -> DictR:
+    def stats(self, *args: str | bytes | int) -> StatsR:
         """The server's statistics, as a dict with bytes keys (protocol.txt, "Statistics").
 
         `args` choose a sub-command, a word each: "items", "slabs", "settings", "conns", "sizes",
@@ -399,11 +389,11 @@ class Commands(_Results[AnyR, BoolR, CasR, IntR, KeysR, DictR, PairR, BytesR, No
             return self._call_raw(request, b"\r\n", convert_stats_line)
         return self._call(STATS, request, None, None, convert_stats)
 
-    def version(self) -> BytesR:
+    def version(self) -> TextR:
         """The server's version, as bytes, such as b"1.6.18" (protocol.txt, "Other commands")."""
         return self._call(VERSION, self._requests.version())
 
-    def flush_all(self, delay: int = 0, noreply: bool | None = None) -> BoolR:
+    def flush_all(self, delay: int = 0, noreply: bool | None = None) -> OkR:
         """Make all items expire, in `delay` seconds (protocol.txt, "Other commands").
 
         Returns True.
@@ -413,14 +403,14 @@ class Commands(_Results[AnyR, BoolR, CasR, IntR, KeysR, DictR, PairR, BytesR, No
         request = self._requests.flush_all(delay, noreply)
         return self._send(request, 1, True) if noreply else self._call(OK, request)
 
-    def cache_memlimit(self, memlimit: int) -> BoolR:
+    def cache_memlimit(self, memlimit: int) -> OkR:
         """Limit the server's memory to `memlimit` megabytes (protocol.txt, "Other commands").
 
         Returns True.  `MemcacheServerError` where the server refuses, as it does below 8.
         """
         return self._call(OK, self._requests.cache_memlimit(memlimit))
 
-    def raw_command(self, command: str | bytes, end_tokens: str | bytes = "\r\n") -> BytesR:
+    def raw_command(self, command: str | bytes, end_tokens: str | bytes = "\r\n") -> TextR:
         """Send `command`, and return what comes before the first `end_tokens`, as bytes.
 
         Nothing in `command` is checked; its line end is added.  A reply that is an error line
@@ -449,3 +439,39 @@ class Commands(_Results[AnyR, BoolR, CasR, IntR, KeysR, DictR, PairR, BytesR, No
         `MemcacheUnknownCommandError` where the server was not started with ``--enable-shutdown``.
         """
         return self._leave(self._requests.shutdown(graceful), True)
+
+
+if TYPE_CHECKING:
+    SyncCommands: TypeAlias = Commands[
+        Key,
+        Any,
+        bool,
+        bool | None,
+        int | None,
+        list[Any],
+        dict[Any, Any],
+        tuple[Any, Any],
+        None,
+        bool,
+        bytes,
+        dict[bytes, Any],
+    ]
+    ClusterCommands: TypeAlias = Commands[
+        ClusterKey,
+        Any,
+        bool,
+        bool | None,
+        int | None,
+        list[Any],
+        dict[Any, Any],
+        tuple[Any, Any],
+        None,
+        dict[str, bool],
+        dict[str, bytes | None],
+        dict[str, dict[bytes, Any]],
+    ]
+    Synchronous: TypeAlias = SyncCommands | ClusterCommands
+
+
+remember(vars(Commands).values())
+show(vars(Commands).values(), OF_ONE_SERVER)

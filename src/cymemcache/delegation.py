@@ -8,13 +8,16 @@ goes to the method of its name with an underscore before it.
 
 from __future__ import annotations
 
+from .command_types import OF_A_CLUSTER, show
 from .commands import Commands
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
     from types import FunctionType
-    from typing import Any
+    from typing import Any, TypeVar
+
+    T = TypeVar("T")
 
 # What a method gives where the client of its key cannot be used, if that is not to raise.
 _MISSES = {
@@ -45,7 +48,7 @@ def {name}(self, {parameters}):
 _TAKES_ANY = 0x04  # of a code object's flags: there is an *args
 
 
-def delegating(owner: type) -> type:
+def delegating(owner: type[T]) -> type[T]:
     """Class decorator: give `owner` a method for each command that it does not define itself."""
     functions = {
         name: function
@@ -62,8 +65,8 @@ def delegating(owner: type) -> type:
             method.__doc__ = function.__doc__
             method.__module__ = owner.__module__
             method.__qualname__ = f"{owner.__qualname__}.{function.__name__}"
-            method.__annotations__ = function.__annotations__
             setattr(owner, name, method)
+    show(made.values(), OF_A_CLUSTER)
     return owner
 
 

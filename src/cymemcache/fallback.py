@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from inspect import cleandoc, signature
 
+from .command_types import OF_ONE_SERVER, show
 from .commands import Commands
 from .core.arguments import listed, refuse_text
 from .subscripts import Subscripts
@@ -17,11 +18,27 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
     from types import TracebackType
-    from typing import Any, Self
+    from typing import Any, Self, TypeAlias
 
-    from .commands import K, Key, SyncCommands
+    from .commands import ClusterKey, K
+
+    # What a command without a key gives depends on the first cache: a dict where it is a cluster.
+    FallbackCommands: TypeAlias = Commands[
+        ClusterKey,
+        Any,
+        bool,
+        bool | None,
+        int | None,
+        list[Any],
+        dict[Any, Any],
+        tuple[Any, Any],
+        None,
+        Any,
+        Any,
+        Any,
+    ]
 else:
-    SyncCommands = Commands
+    FallbackCommands = Commands
 
 _MISS: Any = object()
 
@@ -32,7 +49,7 @@ _NOT_IN_FIRST = b"0"
 _SAME = {bytes: _NOT_IN_FIRST, str: "0", int: 0}
 
 
-class FallbackClient(SyncCommands, Subscripts):
+class FallbackClient(FallbackCommands, Subscripts):
     """Reads from the first of `caches` that has the item, writes to the first one only.
 
     `caches` are clients, the one to be used from now on first; the list is kept, not copied.
@@ -62,7 +79,7 @@ class FallbackClient(SyncCommands, Subscripts):
 
     # -- each cache in turn ------------------------------------------------------------------------
 
-    def get(self, key: Key, default: Any = None) -> Any:
+    def get(self, key: ClusterKey, default: Any = None) -> Any:
         """The value under `key` in the first cache that has it, `default` where none has.
 
         See protocol.txt, "Retrieval command".
@@ -73,7 +90,7 @@ class FallbackClient(SyncCommands, Subscripts):
                 return value
         return default
 
-    def gat(self, key: Key, expire: int = 0, default: Any = None) -> Any:
+    def gat(self, key: ClusterKey, expire: int = 0, default: Any = None) -> Any:
         """Get and touch, in the first cache that has `key`: its value, or `default`.
 
         The item's expiry becomes `expire` in that cache.  See protocol.txt, "Get And Touch".
@@ -84,7 +101,9 @@ class FallbackClient(SyncCommands, Subscripts):
                 return value
         return default
 
-    def gets(self, key: Key, default: Any = None, cas_default: Any = None) -> tuple[Any, Any]:
+    def gets(
+        self, key: ClusterKey, default: Any = None, cas_default: Any = None
+    ) -> tuple[Any, Any]:
         """The value under `key` and a cas token (bytes), from the first cache that has it.
 
         ``(default, cas_default)`` where none has.  The token is for `cas` of this client: one of
@@ -97,7 +116,7 @@ class FallbackClient(SyncCommands, Subscripts):
         return default, cas_default
 
     def gats(
-        self, key: Key, expire: int = 0, default: Any = None, cas_default: Any = None
+        self, key: ClusterKey, expire: int = 0, default: Any = None, cas_default: Any = None
     ) -> tuple[Any, Any]:
         """Like `gat`, with a cas token as `gets` gives it: ``(value, cas)``.
 
@@ -147,7 +166,7 @@ class FallbackClient(SyncCommands, Subscripts):
 
     def cas(
         self,
-        key: Key,
+        key: ClusterKey,
         value: Any,
         cas: int | str | bytes,
         expire: int = 0,
@@ -234,3 +253,5 @@ for _name, _command in vars(Commands).items():
             setattr(FallbackClient, _name, _on_first(_command))
         else:  # set_multi is another name of set_many
             setattr(FallbackClient, _name, getattr(FallbackClient, _command.__name__))
+
+show(vars(FallbackClient).values(), OF_ONE_SERVER)

@@ -567,7 +567,11 @@ PUBLIC = sorted(
 @pytest.mark.parametrize("name", PUBLIC)
 def test_a_method_looks_like_the_clients(name: str) -> None:
     method, model = getattr(HashClient, name), getattr(Client, name)
-    assert inspect.signature(method) == inspect.signature(model)
+    # But for the types: a cluster takes server keys, and gives what all nodes answer.
+    parameters, expected = (inspect.signature(one).parameters.values() for one in (method, model))
+    assert [(one.name, one.kind, one.default) for one in parameters] == [
+        (one.name, one.kind, one.default) for one in expected
+    ]
     assert (
         inspect.getfullargspec(HashClient([]).__getattribute__(name)).args[1:]
         == (inspect.getfullargspec(model).args[1:])
