@@ -193,6 +193,19 @@ def check_key_helper(key: str | bytes, allow_unicode_keys: bool, key_prefix: byt
 Client.__doc__ = f"{Client.__doc__}\n{_options.CLIENT.documentation()}\n"
 
 
+class OtherName:
+    """Descriptor for another name of a method: whoever wraps or overrides that, has this as well.
+
+    An instance's and a class's attribute are those of the method, as though it had been asked for.
+    """
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+
+    def __get__(self, instance: Any, owner: type) -> Any:
+        return getattr(owner if instance is None else instance, self._name)
+
+
 class PooledClient(Client):
     """A `Client` whose connections are limited: `max_pool_size` at most.
 
@@ -210,6 +223,13 @@ class PooledClient(Client):
     client_class: type[Client] = Client
 
     lock_generator: Any = ReadOnlyOption()
+
+    if not TYPE_CHECKING:
+        # Tracers that know the reference see its pool call these methods of a client.
+        set_multi = OtherName("set_many")
+        get_multi = OtherName("get_many")
+        gets_multi = OtherName("gets_many")
+        delete_multi = OtherName("delete_many")
 
     def __new__(cls, *args: Any, **given: Any) -> Self:
         if not issubclass(cls, cls.client_class):

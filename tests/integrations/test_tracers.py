@@ -54,7 +54,11 @@ def test_the_spans_are_those_of_pymemcache(tracer: str, location: str) -> None:
     for kind, uses in theirs.items():
         for (name, result, spans), (_, our_result, ours) in zip(uses, mine[kind], strict=True):
             assert our_result == result, (kind, name)
-            if name == "delete_many" and kind.endswith("HashClient") and tracer != "elastic":
+            if (
+                name in ("delete_many", "delete_multi")
+                and kind.endswith("HashClient")
+                and tracer != "elastic"
+            ):
                 # One command for each key there, and for each node here.
                 assert {span["name"] for span in ours} <= {"delete_many"}
                 keys = [
@@ -67,4 +71,7 @@ def test_the_spans_are_those_of_pymemcache(tracer: str, location: str) -> None:
         (spans,) = [spans for name, _, spans in mine["HashClient"] if name == "get_many"]
         assert {span["server"] for span in spans} <= set(servers)
         assert sum(len(span["keys"]) for span in spans) == 10
-    assert all(spans for _, _, spans in mine["Client"])
+    # Not every tracer knows every name of a command.
+    assert {"set", "get", "set_many", "get_many", "delete_many"} <= {
+        name for name, _, spans in mine["Client"] if spans
+    }

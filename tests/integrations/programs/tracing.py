@@ -23,6 +23,10 @@ USES: list[tuple[str, Callable[[Any], Any]]] = [
     ("get_many", lambda client: sorted(client.get_many(KEYS))),
     ("delete_many", lambda client: client.delete_many(KEYS, noreply=False)),
     ("gets", lambda client: client.gets("none")),
+    ("set_multi", lambda client: client.set_multi(dict.fromkeys(KEYS, b"v"), noreply=False)),
+    ("get_multi", lambda client: sorted(client.get_multi(KEYS))),
+    ("gets_many", lambda client: sorted(client.gets_many(KEYS))),
+    ("delete_multi", lambda client: client.delete_multi(KEYS, noreply=False)),
 ]
 KEYS = [f"key{number}" for number in range(10)]
 
