@@ -26,6 +26,8 @@ from libc.string cimport memchr, memcmp, memcpy, memmove, memset
 from cymemcache.core import replies as _replies
 from cymemcache.core.replies import (
     NEED_DATA as _NEED_DATA,
+    ERRORS,
+    REFUSALS,
     PartialFailure,
     Undecoded,
     broken_error,
@@ -33,11 +35,11 @@ from cymemcache.core.replies import (
     extra_bytes_error,
     keeps_in_step,
     protocol_error,
+    refusal,
     refused_value_error,
     server_error,
     too_large_error,
 )
-from cymemcache.exceptions import MemcacheServerError
 
 cdef extern from "Python.h":
     int _PyBytes_Resize(PyObject **bytes, Py_ssize_t newsize) except -1
@@ -92,6 +94,7 @@ cdef enum:
 cdef object NEED_DATA = _NEED_DATA
 cdef Py_ssize_t MAX_VALUE_SIZE = _replies.MAX_VALUE_SIZE
 cdef Py_ssize_t LINE_COST = _replies.LINE_COST
+cdef Py_ssize_t LONGEST_ERROR = _replies.LONGEST_ERROR
 cdef uint64_t MAX_FLAGS = 0xFFFFFFFFULL
 cdef uint64_t MAX_UINT64 = 0xFFFFFFFFFFFFFFFFULL
 
@@ -101,17 +104,6 @@ cdef enum:
     SAYS_TRUE = 1
     SAYS_FALSE = 2
     SAYS_NONE = 3
-
-_REFUSALS = (
-    b"BUSY",
-    b"BADCLASS",
-    b"NOSPARE",
-    b"NOTFULL",
-    b"UNSAFE",
-    b"SAME",
-    b"MEMLIMIT_TOO_SMALL",
-    b"MEMLIMIT_ADJUST_FAILED",
-)
 
 # Buffers of parsers that have nothing in them: an idle connection holds no memory, and the next
 # command of any connection finds one that is still in the processor's cache.
@@ -679,9 +671,9 @@ cdef class ReplyParser(ReplyStream):
         elif kind == K_OK:
             if is_text(line, length, b"OK", 2):
                 return True
-            text = PyBytes_FromStringAndSize(line, length)
-            if text.partition(b" ")[0] in _REFUSALS:
-                return MemcacheServerError(text.decode("utf-8", "replace"))
+            error = refusal(PyBytes_FromStringAndSize(line, length))
+            if error is not None:
+                return error
         elif kind == K_VERSION:
             if length >= 8 and memcmp(line, b"VERSION ", 8) == 0:
                 return PyBytes_FromStringAndSize(line + 8, length - 8)
@@ -783,6 +775,7 @@ cdef class ReplyParser(ReplyStream):
         cdef Py_ssize_t begin, length
         cdef const char *line
         cdef bytes text
+        cdef bint first
         if self.kind == K_NONE:
             self.kind = K_METADUMP
             self.result = []
@@ -794,6 +787,8 @@ cdef class ReplyParser(ReplyStream):
             if length < 0:
                 return NEED_DATA
             line = self.buffer + begin
+            first = self.progress == 0
+            self.progress += 1
             if is_text(line, length, b"END", 3) or is_text(line, length, b"EN", 2):
                 self.result = None
                 return lines
@@ -803,10 +798,9 @@ cdef class ReplyParser(ReplyStream):
                 if self.room < 0:
                     raise endless_error("max_value_size", self.max_value_size)
                 lines.append(text)
-            elif not lines and text.partition(b" ")[0] in _REFUSALS:
-                return MemcacheServerError(text.decode("utf-8", "replace"))
-            else:
-                return self.refuse(line, length, request, not lines)
+            elif not first or text != b"OK":  # with which newer servers begin
+                error = refusal(text) if first else None
+                return self.refuse(line, length, request, first) if error is None else error
 
     cdef object config(self, bytes request):
         cdef Py_ssize_t begin, length
@@ -852,34 +846,37 @@ cdef class ReplyParser(ReplyStream):
         cdef Py_ssize_t begin = self.start
         cdef Py_ssize_t arrived = self.end - begin
         cdef const char *text = self.buffer + begin
-        cdef Py_ssize_t found
+        cdef Py_ssize_t found, line_end
         cdef Py_ssize_t token_size = PyBytes_GET_SIZE(end_token)
         cdef bytes line
-        if (
-            (arrived >= 5 and memcmp(text, b"ERROR", 5) == 0)
-            or (arrived >= 12 and memcmp(text, b"CLIENT_ERROR", 12) == 0)
-            or (arrived >= 12 and memcmp(text, b"SERVER_ERROR", 12) == 0)
-        ):
-            found = find(text, arrived, b"\r\n", 2, 0)
-            # Without its end it may be a CR longer.
-            if found > MAX_LINE or (found < 0 and arrived > MAX_LINE + 1):
-                raise protocol_error(PyBytes_FromStringAndSize(text, MAX_LINE), request)
-            if found < 0:
-                return NEED_DATA
-            line = PyBytes_FromStringAndSize(text, found)
-            error = server_error(line, request)
-            if error is not None:
-                self.start += found + 2
-                self.scanned = 0
-                return error
+        cdef bytes start = PyBytes_FromStringAndSize(text, min(arrived, LONGEST_ERROR))
+        cdef bint in_line
         # What was searched before can hold only the beginning of the token.
         found = self.scanned - token_size + 1
         if found < 0:
             found = 0
         found = find(text, arrived, PyBytes_AS_STRING(end_token), token_size, found)
-        # An error line may be longer than that, and is known by its first 12 bytes.
+        line_end = find(text, arrived, b"\r\n", 2, 0)
+        in_line = found >= 0 and (line_end < 0 or found + token_size <= line_end + 2)
+        # Both are the whole reply: no end token comes.  Only where a refusal has it, it is what was
+        # asked for.
+        if start.startswith(ERRORS) or (start.startswith(REFUSALS) and not in_line):
+            # Without its end it may be a CR longer.
+            if line_end > MAX_LINE or (line_end < 0 and arrived > MAX_LINE + 1):
+                raise protocol_error(PyBytes_FromStringAndSize(text, MAX_LINE), request)
+            if line_end < 0:
+                return NEED_DATA
+            line = PyBytes_FromStringAndSize(text, line_end)
+            error = server_error(line, request)
+            if error is None:
+                error = refusal(line)
+            if error is not None:
+                self.start += line_end + 2
+                self.scanned = 0
+                return error
+        # An error line may be longer than that, and is known by how it begins.
         if found > self.max_value_size or (
-            found < 0 and arrived >= 12 and arrived >= self.max_value_size + token_size
+            found < 0 and arrived >= LONGEST_ERROR and arrived >= self.max_value_size + token_size
         ):
             raise endless_error("max_value_size", self.max_value_size)
         if found < 0:

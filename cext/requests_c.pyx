@@ -16,7 +16,7 @@ from cpython.list cimport PyList_GET_ITEM, PyList_GET_SIZE
 from cpython.mem cimport PyMem_Free, PyMem_Realloc
 from cpython.tuple cimport PyTuple_GET_ITEM, PyTuple_GET_SIZE
 from libc.stdint cimport int64_t, uint64_t
-from libc.string cimport memcpy, memset
+from libc.string cimport memcmp, memcpy, memset
 
 from cymemcache.core import arguments as _arguments
 from cymemcache.core import replies as _replies
@@ -105,6 +105,15 @@ cdef inline char *put_signed(char *at, int64_t number) noexcept nogil:
         at[0] = 45
         return put_number(at + 1, <uint64_t>0 - <uint64_t>number)
     return put_number(at, <uint64_t>number)
+
+
+cdef inline bint is_silent(const char *line, Py_ssize_t size) noexcept nogil:
+    """Whether this deletion would not be answered, since its key is the word "noreply".
+
+    Servers take the last word of a line for it.  A time of 0 after the key is allowed, and means
+    the same as none.
+    """
+    return size == 16 and memcmp(line, b"delete noreply\r\n", 16) == 0
 
 
 cdef int64_t exptime_of(object value) except? -1:
@@ -534,9 +543,13 @@ cdef class Requests:
     # -- the rest ------------------------------------------------------------------------------
 
     def delete(self, key, noreply):
+        cdef bytes request
         if noreply:
             return self.framed(b"delete ", 7, key, b" noreply\r\n", 10)
-        return self.framed(b"delete ", 7, key, b"\r\n", 2)
+        request = self.framed(b"delete ", 7, key, b"\r\n", 2)
+        if is_silent(PyBytes_AS_STRING(request), PyBytes_GET_SIZE(request)):
+            return b"delete noreply 0\r\n"
+        return request
 
     def delete_many(self, keys, noreply):
         cdef Output out
@@ -555,6 +568,8 @@ cdef class Requests:
                 if silent:
                     at = put(at, b" noreply", 8)
                 at = put(at, b"\r\n", 2)
+                if is_silent(out.data + out.size, at - out.data - out.size):
+                    at = put(at - 2, b" 0\r\n", 4)
                 out.size = at - out.data
             return PyBytes_FromStringAndSize(out.data, out.size)
         finally:

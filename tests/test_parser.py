@@ -163,6 +163,14 @@ REPLIES: list[tuple[int, bytes, Any, bytes, Any]] = [
         [b"key=a exp=-1"],
     ),
     (replies.METADUMP, b"lru_crawler mgdump all\r\n", None, b"mg a\r\nEN\r\n", [b"mg a"]),
+    (  # as memcached 1.6.45 answers
+        replies.METADUMP,
+        b"lru_crawler metadump all\r\n",
+        None,
+        b"OK\r\nkey=a exp=-1\r\nEND\r\n",
+        [b"key=a exp=-1"],
+    ),
+    (replies.METADUMP, b"lru_crawler metadump all\r\n", None, b"OK\r\nEND\r\n", []),
     (
         replies.CONFIG,
         b"config get cluster\r\n",
@@ -173,6 +181,7 @@ REPLIES: list[tuple[int, bytes, Any, bytes, Any]] = [
     (replies.CONFIG, b"config get cluster\r\n", None, b"END\r\n", None),
     (replies.RAW, b"stats\r\n", b"END\r\n", b"STAT a 1\r\nEND\r\n", b"STAT a 1\r\n"),
     (replies.RAW, b"stats\r\n", b"\r\nEND\r\n", b"STAT a 1\r\nEND\r\n", b"STAT a 1"),
+    (replies.RAW, b"slabs reassign 1 1\r\n", b"\r\n", b"SAME src\r\n", b"SAME src"),
     (replies.BARRIER, b"x", None, b"STORED\r\nVERSION 1\r\n", []),
 ]
 IDS = [f"{number}-{case[1].split()[0].decode()}" for number, case in enumerate(REPLIES)]
@@ -237,6 +246,11 @@ def test_an_error_line_in_place_of_a_reply_is_returned(core: Any, kind: int) -> 
         (b"CLIENT_ERROR bad data\r\n", MemcacheClientError, "bad data"),
         (b"SERVER_ERROR out of memory\r\n", MemcacheServerError, "out of memory"),
         (b"ERROR\r\n", MemcacheUnknownCommandError, "'verb'"),
+        # A colon behind the word, as `shutdown` is answered since memcached 1.6.40.
+        (b"SERVER_ERROR: not enabled\r\n", MemcacheServerError, "not enabled"),
+        (b"CLIENT_ERROR: bad data\r\n", MemcacheClientError, "bad data"),
+        (b"ERROR: not enabled\r\n", MemcacheUnknownCommandError, "not enabled"),
+        (b"SERVER_ERROR:\r\n", MemcacheServerError, ""),
     ]:
         parser = core.ReplyParser()
         feed(parser, line)
@@ -268,7 +282,9 @@ def test_only_a_server_error_leaves_a_storage_command_in_step(core: Any, kind: i
 
 
 @pytest.mark.parametrize("kind", [replies.GET, replies.GETS, replies.GET_MANY, replies.GETS_MANY])
-@pytest.mark.parametrize("line", [b"SERVER_ERROR x", b"CLIENT_ERROR x", b"ERROR"])
+@pytest.mark.parametrize(
+    "line", [b"SERVER_ERROR x", b"CLIENT_ERROR x", b"ERROR", b"SERVER_ERROR: x", b"CLIENT_ERROR: x"]
+)
 def test_an_error_line_in_a_fetch_is_raised(core: Any, kind: int, line: bytes) -> None:
     parser = core.ReplyParser()
     feed(parser, line + b"\r\n")
@@ -360,6 +376,27 @@ def test_refusals_of_the_slab_and_lru_commands(core: Any) -> None:
         error = parser.parse(kind, b"lru_crawler crawl all\r\n")
         assert type(error) is MemcacheServerError
         assert str(error).startswith("BUSY")
+        feed(parser, b"NOTSTARTED no items to crawl\r\n")
+        assert str(parser.parse(kind, b"lru_crawler crawl ,\r\n")) == "NOTSTARTED no items to crawl"
+
+
+@pytest.mark.parametrize("word", replies.REFUSALS)
+@pytest.mark.parametrize("step", [1, 100])
+def test_a_refusal_is_the_whole_raw_reply(core: Any, word: bytes, step: int) -> None:
+    line = word + b" for a reason\r\n"
+    pieces = [line[start : start + step] for start in range(0, len(line), step)]
+    for end_token in (b"END\r\n", b"\r\nEND\r\n", b"nothing of it"):
+        parser = core.ReplyParser(replies.DECODE_RAW, 5)  # a limit that is for values
+        outcome = run(parser, pieces, replies.RAW, b"lru_crawler metadump 999\r\n", end_token)
+        assert outcome == ((MemcacheServerError, line[:-2].decode()), 0)
+
+
+def test_a_dump_that_ends_with_a_refusal_or_ok_is_no_dump(core: Any) -> None:
+    for line in (b"OK\r\n", b"BUSY x\r\n"):
+        parser = core.ReplyParser()
+        feed(parser, b"key=a exp=-1\r\n" + line)
+        with pytest.raises(MemcacheUnknownError, match="not a legal reply"):
+            parser.parse(replies.METADUMP, b"lru_crawler metadump all\r\n")
 
 
 def test_refused_memory_limits_keep_the_connection(core: Any) -> None:
@@ -421,8 +458,15 @@ def test_an_illegal_reply_to_a_fetch_is_a_protocol_error(
         assert outcome[:2] == ("raised", MemcacheUnknownError), f"cut at byte {cut}"
 
 
-@pytest.mark.parametrize("kind", [*ONE_LINE_KINDS[:-1], replies.STORE, replies.CAS])
-@pytest.mark.parametrize("reply", [b"HELLO\r\n", b"\r\n", b"STOREDX\r\n", b"1x\r\n", b"OK\n"])
+@pytest.mark.parametrize(
+    ("kind", "reply"),
+    [
+        (kind, reply)
+        for kind in [*ONE_LINE_KINDS[:-1], replies.STORE, replies.CAS]
+        for reply in (b"HELLO\r\n", b"\r\n", b"STOREDX\r\n", b"1x\r\n", b"HELLO\n", b"OK\n")
+        if (kind, reply) != (replies.METADUMP, b"OK\n")  # a dump may have bare line ends
+    ],
+)
 def test_an_illegal_line_is_a_protocol_error(core: Any, kind: int, reply: bytes) -> None:
     parser = core.ReplyParser()
     assert run(parser, [reply], kind, b"verb\r\n")[:2] == ("raised", MemcacheUnknownError)
@@ -699,6 +743,9 @@ _pieces = st.sampled_from(
         b"OK\r\n",
         b"RESET\r\n",
         b"BUSY x\r\n",
+        b"BUSY END\r\n",
+        b"MEMLIMIT_ADJUST_FAILED\r\n",
+        b"SERVER_ERROR: s\r\n",
         b"123\r\n",
         b"18446744073709551616\r\n",
         b"VERSION 1\r\n",

@@ -79,6 +79,19 @@ EXACT: list[tuple[str, tuple[Any, ...], bytes]] = [
     ("delete", ("k", False), b"delete k\r\n"),
     ("delete", ("k", True), b"delete k noreply\r\n"),
     ("delete_many", (["a", "b"], True), b"delete a noreply\r\ndelete b noreply\r\n"),
+    # A server takes the last word for "noreply" even where it is the key.
+    ("delete", ("noreply", False), b"delete noreply 0\r\n"),
+    ("delete", (b"noreply", True), b"delete noreply noreply\r\n"),
+    ("delete_many", (["noreply"], False), b"delete noreply 0\r\n"),
+    (
+        "delete_many",
+        (["a", "noreply", "xnoreply", "noreplyx", b"noreply"], False),
+        b"delete a\r\ndelete noreply 0\r\ndelete xnoreply\r\ndelete noreplyx\r\n"
+        b"delete noreply 0\r\n",
+    ),
+    ("delete_many", (["noreply", "b"], True), b"delete noreply noreply\r\ndelete b noreply\r\n"),
+    ("incr", ("noreply", 1, False), b"incr noreply 1\r\n"),
+    ("touch", ("noreply", 0, False), b"touch noreply 0\r\n"),
     ("incr", ("k", UINT64, False), b"incr k 18446744073709551615\r\n"),
     ("decr", ("k", 0, True), b"decr k 0 noreply\r\n"),
     ("touch", ("k", -5, True), b"touch k -5 noreply\r\n"),
@@ -314,6 +327,13 @@ def test_fetches_are_cut_at_max_request_size(core: Any, most: int) -> None:
 def test_words_are_words(core: Any, method: str, argument: Any) -> None:
     with pytest.raises(MemcacheIllegalInputError, match="argument"):
         getattr(core.Requests(), method)(argument)
+
+
+@pytest.mark.parametrize("method", ["stats", "slabs", "lru_crawler", "config_get"])
+def test_a_command_that_is_asked_for_its_answer_is_not_silenced(core: Any, method: str) -> None:
+    words = ["automove", b"noreply"] if method != "config_get" else ["noreply"]
+    with pytest.raises(MemcacheIllegalInputError, match="must not be noreply"):
+        getattr(core.Requests(), method)(*words)
 
 
 # -- subclasses, buffers, serdes -------------------------------------------------------------------

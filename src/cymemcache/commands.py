@@ -414,7 +414,10 @@ class Commands(
         """Send `command`, and return what comes before the first `end_tokens`, as bytes.
 
         Nothing in `command` is checked; its line end is added.  A reply that is an error line
-        raises that error, whatever `end_tokens` are.  Unless the command is one whose reply is
+        raises that error, whatever `end_tokens` are; one that refuses the command in other words
+        ("BADCLASS invalid class id") raises `MemcacheServerError` where they are not in that line.
+        memcached 1.6.45 begins the reply to ``lru_crawler metadump`` with a line "OK", and does not
+        answer a command that ends with the word noreply.  Unless the command is one whose reply is
         known to be one line, its connection is closed afterwards: what else comes belongs to no
         other command.
         """
@@ -436,7 +439,8 @@ class Commands(
     def shutdown(self, graceful: bool = False) -> NoneR:
         """Ask the server to stop; `graceful` lets it finish first (protocol.txt, "Other commands").
 
-        `MemcacheUnknownCommandError` where the server was not started with ``--enable-shutdown``.
+        Where the server was not started with ``--enable-shutdown``: `MemcacheServerError`, and
+        `MemcacheUnknownCommandError` before memcached 1.6.40.
         """
         return self._leave(self._requests.shutdown(graceful), True)
 

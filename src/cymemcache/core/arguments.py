@@ -141,6 +141,8 @@ def tokens(verb: bytes, args: tuple[Any, ...]) -> bytes:
         if b"\x00" in text or len(text.split()) != 1 or text.strip() != text:
             raise MemcacheIllegalInputError(f"argument must be one word, got {shown(arg)}")
         parts.append(text)
+    if parts[-1] == b"noreply":  # the caller would wait for an answer that does not come
+        raise MemcacheIllegalInputError("the last argument must not be noreply")
     if len(args) == 0 and verb != b"stats":
         raise MemcacheIllegalInputError(f"{verb.decode()} needs an argument")
     return b" ".join(parts) + b"\r\n"

@@ -8,7 +8,7 @@ finished.
 
 from __future__ import annotations
 
-from ..exceptions import MemcacheError, MemcacheServerError
+from ..exceptions import MemcacheError
 from . import replies
 from .replies import (
     ARITHMETIC,
@@ -17,6 +17,7 @@ from .replies import (
     DECODE_STOCK,
     DELETE,
     DELETE_MANY,
+    ERRORS,
     FLAG_INTEGER,
     FLAG_LONG,
     FLAG_TEXT,
@@ -25,9 +26,11 @@ from .replies import (
     GETS,
     GETS_MANY,
     LINE_COST,
+    LONGEST_ERROR,
     MAX_LINE_LENGTH,
     MISS,
     NEED_DATA,
+    REFUSALS,
     STORE_MANY,
     PartialFailure,
     Undecoded,
@@ -36,6 +39,7 @@ from .replies import (
     extra_bytes_error,
     keeps_in_step,
     protocol_error,
+    refusal,
     refused_value_error,
     server_error,
 )
@@ -74,16 +78,6 @@ _USUAL_LINES = {
     STORE_MANY: (b"STORED\r\n",),
     DELETE_MANY: (b"DELETED\r\n", b"NOT_FOUND\r\n"),
 }
-_REFUSALS = (
-    b"BUSY",
-    b"BADCLASS",
-    b"NOSPARE",
-    b"NOTFULL",
-    b"UNSAFE",
-    b"SAME",
-    b"MEMLIMIT_TOO_SMALL",
-    b"MEMLIMIT_ADJUST_FAILED",
-)
 
 
 class ReplyParser(ReplyStream):
@@ -296,9 +290,7 @@ class ReplyParser(ReplyStream):
             return NEED_DATA
         if line == b"OK":
             return True
-        if line.partition(b" ")[0] in _REFUSALS:
-            return MemcacheServerError(line.decode("utf-8", "replace"))
-        return self._error_or_raise(line, request)
+        return refusal(line) or self._error_or_raise(line, request)
 
     def _version(self, kind: int, request: bytes, keys: Any, default: Any) -> Any:
         line = self._line(request)
@@ -354,6 +346,8 @@ class ReplyParser(ReplyStream):
             line = self._line(request, bare_newline=True)
             if line is None:
                 return NEED_DATA
+            first = self.progress == 0
+            self.progress += 1
             if line in (b"END", b"EN"):
                 self._result = None
                 return lines
@@ -362,10 +356,9 @@ class ReplyParser(ReplyStream):
                 if self._room < 0:
                     raise endless_error("max_value_size", self._max_value_size)
                 lines.append(line)
-            elif not lines and line.partition(b" ")[0] in _REFUSALS:
-                return MemcacheServerError(line.decode("utf-8", "replace"))
-            else:
-                return self._error_or_raise(line, request, not lines)
+            elif not first or line != b"OK":  # with which newer servers begin
+                error = refusal(line) if first else None
+                return error or self._error_or_raise(line, request, first)
 
     def _config(self, kind: int, request: bytes, keys: Any, default: Any) -> Any:
         if self._kind == 0:
@@ -393,22 +386,28 @@ class ReplyParser(ReplyStream):
 
     def _raw(self, kind: int, request: bytes, end_token: bytes, default: Any) -> Any:
         data, start = self._data, self._pos
-        if data.startswith((b"ERROR", b"CLIENT_ERROR", b"SERVER_ERROR"), start):
-            line_end = data.find(b"\r\n", start)
+        end = data.find(end_token, start)
+        line_end = data.find(b"\r\n", start)
+        in_line = end >= 0 and (line_end < 0 or end + len(end_token) <= line_end + 2)
+        # Both are the whole reply: no end token comes.  Only where a refusal has it, it is what was
+        # asked for.
+        if data.startswith(ERRORS, start) or (data.startswith(REFUSALS, start) and not in_line):
             # Without its end it may be a CR longer.
             length = line_end - start if line_end >= 0 else len(data) - start - 1
             if length > MAX_LINE_LENGTH:
                 raise protocol_error(data[start : start + MAX_LINE_LENGTH], request)
             if line_end < 0:
                 return NEED_DATA
-            error = server_error(data[start:line_end], request)
+            line = data[start:line_end]
+            error = server_error(line, request) or refusal(line)
             if error is not None:
                 self._pos = line_end + 2
                 return error
-        end = data.find(end_token, start)
         arrived, limit = len(data) - start, self._max_value_size
-        # An error line may be longer than that, and is known by its first 12 bytes.
-        if end - start > limit or (end < 0 and arrived >= 12 and arrived >= limit + len(end_token)):
+        # An error line may be longer than that, and is known by how it begins.
+        if end - start > limit or (
+            end < 0 and arrived >= LONGEST_ERROR and arrived >= limit + len(end_token)
+        ):
             raise endless_error("max_value_size", limit)
         if end < 0:
             return NEED_DATA

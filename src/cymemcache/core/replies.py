@@ -88,6 +88,16 @@ LINE_COST = 100  # of the objects that are made of a line, beside its bytes
 MAX_NOREPLY_ERRORS = 1 << 20  # that are counted between two barriers, in numbers
 DEFAULT_MAX_REQUEST_SIZE = 1 << 20
 
+# With what an error line begins,
+ERRORS = (b"ERROR", b"CLIENT_ERROR", b"SERVER_ERROR")
+# and one that refuses slabs, lru_crawler or cache_memlimit.
+REFUSALS = (
+    *(b"BUSY", b"BADCLASS", b"NOSPARE", b"NOTFULL", b"UNSAFE", b"SAME", b"NOTSTARTED"),
+    *(b"MEMLIMIT_TOO_SMALL", b"MEMLIMIT_ADJUST_FAILED"),
+)
+# As many bytes tell whether a line begins with one of these.
+LONGEST_ERROR = max(map(len, ERRORS + REFUSALS))
+
 
 class Undecoded:
     """A fetch result in which some values still need the serde.
@@ -133,6 +143,11 @@ def server_error(line: bytes, request: bytes) -> MemcacheError | None:
     `request` is what was sent: its first word names a command that the server does not know.
     """
     word, _, reason = line.partition(b" ")
+    colon = word.endswith(
+        b":"
+    )  # "ERROR: shutdown not enabled", which is a SERVER_ERROR since 1.6.40
+    if colon:
+        word = word[:-1]
     text = reason.decode("utf-8", "replace")
     if word == b"SERVER_ERROR":
         if reason.startswith(b"object too large"):
@@ -140,10 +155,10 @@ def server_error(line: bytes, request: bytes) -> MemcacheError | None:
         return MemcacheServerError(text)
     if word == b"CLIENT_ERROR":
         return MemcacheClientError(text)
-    if word == b"ERROR:":  # "ERROR: shutdown not enabled"
-        return MemcacheUnknownCommandError(text)
     if word != b"ERROR":
         return None
+    if colon:
+        return MemcacheUnknownCommandError(text)
     if reason:  # such as "ERROR Too many open connections": the command has nothing to do with it
         return MemcacheServerError(text)
     line = request.partition(b"\r\n")[0]
@@ -152,6 +167,16 @@ def server_error(line: bytes, request: bytes) -> MemcacheError | None:
     name = words.decode("ascii", "replace")
     what = f"the command {name[:100]!r}" if name else "a noreply command"
     return MemcacheUnknownCommandError(f"the server does not know {what}, or has it turned off")
+
+
+def refusal(line: bytes) -> MemcacheServerError | None:
+    """The error where `line` (without CR LF) refuses a command about the server in other words.
+
+    Such a line is the whole reply, also where many lines or an end token would have followed.
+    """
+    if line.partition(b" ")[0] in REFUSALS:
+        return MemcacheServerError(line.decode("utf-8", "replace"))
+    return None
 
 
 def keeps_in_step(line: bytes) -> bool:

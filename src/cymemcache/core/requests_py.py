@@ -279,7 +279,7 @@ class Requests:
 
     def delete(self, key: Any, noreply: bool) -> bytes:
         wire = self.key(key)
-        return b"delete %b%b\r\n" % (wire, b" noreply" if noreply else b"")
+        return b"delete %b%b\r\n" % (wire, b" noreply" if noreply else _delete_tail(wire))
 
     def delete_many(self, keys: Sequence[Any], noreply: bool) -> bytes:
         tail = b" noreply\r\n" if noreply else b"\r\n"
@@ -288,6 +288,9 @@ class Requests:
         if len(keys) == 1:
             return self.delete(keys[0], noreply)
         joined = self._joined(keys) or b" ".join(map(self.key, keys))
+        if b"noreply" in joined and not noreply:
+            wires = joined.split(b" ")
+            return b"".join([b"delete %b%b\r\n" % (w, _delete_tail(w)) for w in wires])
         return b"delete %b%b" % (joined.replace(b" ", tail + b"delete "), tail)
 
     def incr(self, key: Any, delta: int, noreply: bool) -> bytes:
@@ -342,6 +345,15 @@ class Requests:
 
     def raw(self, command: str | bytes) -> bytes:
         return arguments.raw(command, self._unicode)
+
+
+def _delete_tail(wire: bytes) -> bytes:
+    """What follows the key where a reply is wanted.
+
+    Servers take the last word of a line for "noreply" even where it is the key.  A time of 0 after
+    the key is allowed, and means the same as none.
+    """
+    return b" 0" if wire == b"noreply" else b""
 
 
 def _integer(value: Any, name: str, least: int, most: int) -> int:
