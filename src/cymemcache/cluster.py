@@ -58,8 +58,8 @@ class HashClient(ScatterGather, ClusterCommands, Subscripts):
     A node that cannot be reached is failing: commands on its keys raise `MemcacheNodeDownError` at
     once, but for one try per `retry_timeout`.  After `retry_attempts` tries it is dead, and the
     other nodes have its keys, until one caller who probes it after `dead_timeout` finds it back.
-    With `ignore_exc` nothing of that raises: a fetch is a miss, a write gives False (incr and decr
-    None), `set_many` the keys that were not stored.  Bad arguments raise in any case.
+    With `ignore_exc` nothing of that raises: a fetch is a miss, a write (incr and decr too) gives
+    False, `set_many` the keys that were not stored.  Bad arguments raise in any case.
 
     Options:
     """

@@ -25,8 +25,6 @@ _MISSES = {
     "gat": "default",
     "gets": "(default, cas_default)",
     "gats": "(default, cas_default)",
-    "incr": "None",
-    "decr": "None",
 }
 
 _ON_ONE_KEY = """\

@@ -164,7 +164,9 @@ class User:
         key = self.choice.choice(SCORES)
         self.book.point(key)
         score = self.call(self.cluster.incr, key, 1)
-        if score is not None:
+        if score is False:  # its node is down
+            self.expect(self.cluster.ignore_exc, score)
+        elif score is not None:
             self.book.check_score(key, score)
         elif self.choice.random() < 0.5:
             least = b"%d" % self.book.least(key)

@@ -208,7 +208,7 @@ def test_ignore_exc_makes_misses_of_what_servers_refuse(
     large = dict.fromkeys(MANY, b"small") | {"large": b"." * (2 * MEBIBYTE)}
     assert cluster.set_many(large, noreply=False) == ["large"]
     cluster.set("k", "text")
-    assert cluster.incr("k", 1) is None
+    assert cluster.incr("k", 1) is False
     assert cluster.get("k") == b"text"
 
 
@@ -507,7 +507,7 @@ def test_ignore_exc_may_be_changed(nodes: Addresses) -> None:
         with pytest.raises(MemcacheClientError):
             cluster.incr("k", 1)
         cluster.ignore_exc = True
-        assert cluster.incr("k", 1) is None
+        assert cluster.incr("k", 1) is False
         assert all(client.ignore_exc for client in cluster.clients.values())
         cluster.ignore_exc = False
         with pytest.raises(MemcacheClientError):
@@ -542,7 +542,7 @@ def test_a_cluster_of_no_servers(ignore: bool) -> None:
     commands += [lambda: cluster.get_many(["a", "b"]), lambda: cluster.set_many({"a": 1, "b": 2})]
     commands += [lambda: cluster.incr("k", 1), lambda: cluster.delete_many(["a", "b"])]
     if ignore:
-        assert [command() for command in commands] == ["miss", False, {}, ["a", "b"], None, False]
+        assert [command() for command in commands] == ["miss", False, {}, ["a", "b"], False, False]
         assert cluster._get_client("k") == (None, "k")
         with pytest.raises(KeyError):
             cluster["k"]

@@ -391,7 +391,7 @@ def test_all_nodes_down(
             assert not ignore
             return "raised"
 
-    right = ["raised"] * 7 if not ignore else [None, False, {}, keys, False, None, (None, None)]
+    right = ["raised"] * 7 if not ignore else [None, False, {}, keys, False, False, (None, None)]
     for _ in range(8):
         found = [
             outcome(lambda: cluster.get(keys[0])),
