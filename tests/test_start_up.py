@@ -201,6 +201,51 @@ def test_a_missing_extension_that_was_not_asked_for_gives_the_pure_core(missing:
     ]
 
 
+# The second interpreter of a process, in whichever way this Python has it.
+IN_A_SECOND_INTERPRETER = """
+import cymemcache
+
+try:
+    import _interpreters as interpreters
+    run = interpreters.exec
+except ImportError:
+    import _xxsubinterpreters as interpreters
+    run = interpreters.run_string
+
+code = '''
+import logging, sys
+class Handler(logging.Handler):
+    def emit(self, record):
+        print(record.levelname, record.getMessage())
+logging.getLogger("cymemcache").addHandler(Handler())
+try:
+    import cymemcache, cymemcache.cluster
+    print(cymemcache.__impl__)
+except ImportError as error:
+    print(error)
+sys.stdout.flush()
+'''
+print(cymemcache.__impl__, flush=True)
+run(interpreters.create(), code)
+"""
+
+
+def test_a_second_interpreter_takes_the_pure_core_and_says_so_once() -> None:
+    done = run(IN_A_SECOND_INTERPRETER)
+    first, warning, chosen = done.stdout.splitlines()
+    assert (first, chosen) == ("c", "python"), done.stderr
+    assert warning.startswith("WARNING the compiled core cannot be loaded here: ")
+    assert "interpreter" in warning
+
+
+def test_a_second_interpreter_says_why_it_has_not_the_core_that_was_asked_for() -> None:
+    done = run(IN_A_SECOND_INTERPRETER, "c")
+    first, error = done.stdout.splitlines()
+    assert first == "c"
+    assert error.startswith("CYMEMCACHE_IMPL=c, but the compiled core of cymemcache cannot be")
+    assert "interpreter" in error
+
+
 def test_this_process_says_which_core_it_runs() -> None:
     wanted = os.environ.get("CYMEMCACHE_IMPL") or "c"
     assert cymemcache.__impl__ == wanted

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from .client import Client, PooledClient
 from .core import impl as __impl__
+from .core import refusal as _refusal
 from .exceptions import (
     MemcacheClientError,
     MemcacheDecompressionError,
@@ -56,6 +57,11 @@ else:
     def __dir__():
         return sorted({*globals(), *__all__})
 
+
+if _refusal is not None:
+    from .log import logger
+
+    logger().warning("the compiled core %s; the pure one is used", _refusal)
 
 __version__ = "0.1.0"
 

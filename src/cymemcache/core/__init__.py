@@ -25,6 +25,7 @@ __all__ = [
     "md5_words",
     "murmur3_32",
     "one_at_a_time",
+    "refusal",
 ]
 
 TYPE_CHECKING = False
@@ -41,6 +42,9 @@ if TYPE_CHECKING:
     from .requests_py import Requests as Requests
 
     impl: str
+    # Why a compiled core that is there is not used, such as in a second interpreter of a process.
+    refusal: str | None
+
     # The exchange of bytes over a plain socket in one compiled call; None on the pure twin.
     PlainExchange: Any
 
@@ -76,6 +80,7 @@ else:
         )
 
     impl = "python"
+    refusal = None
     if _wanted != "python":
         try:
             from .ketama_c import KetamaTable, md5_words, one_at_a_time
@@ -89,10 +94,15 @@ else:
                 from .scatter_c import fetch_from_all
             impl = "c"
         except ImportError as error:
+            if not isinstance(error, ModuleNotFoundError):
+                refusal = f"cannot be loaded here: {error}"
             if _wanted == "c":
+                reason = refusal or (
+                    "is not there: install a wheel for this platform, or build with "
+                    "CYMEMCACHE_BUILD_EXT=1"
+                )
                 raise ImportError(
-                    "CYMEMCACHE_IMPL=c, but the compiled core of cymemcache is not there: "
-                    "install a wheel for this platform, or build with CYMEMCACHE_BUILD_EXT=1"
+                    f"CYMEMCACHE_IMPL=c, but the compiled core of cymemcache {reason}"
                 ) from error
     if impl == "python":
         from .ketama_py import KetamaTable, md5_words, one_at_a_time
