@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import inspect
 import socket
+import ssl
 from collections.abc import Callable, Iterator
 from typing import Any, ClassVar
 from unittest import mock
@@ -27,6 +28,7 @@ from cymemcache import (
     KeepaliveOpts,
     MemcacheClientError,
     MemcacheError,
+    MemcacheIllegalInputError,
     PooledClient,
     RetryingClient,
 )
@@ -728,6 +730,96 @@ def test_with_ignore_exc_a_node_that_is_down_gives_what_the_references_gives(
         found.append(DOWN[name](cluster))
     same = name not in DOWN_DIFFERS or (failing and name == "set_many")
     assert tuple(found) == ((found[0], found[0]) if same else DOWN_DIFFERS[name])
+
+
+# -- what may be assigned --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", [Client, PooledClient])
+def test_a_client_goes_to_the_server_that_it_is_given(
+    server: EmbeddedServer, kind: type[Client]
+) -> None:
+    with EmbeddedServer() as other, kind(server.address, timeout=PATIENCE) as client:
+        client.set("key", b"here", noreply=True)
+        client.server = "{}:{}".format(*other.address)
+        assert client.server == other.address
+        assert client.get("key") is None
+        client.set("key", b"there", noreply=False)
+        client.server = server.address
+        assert client.get("key") == b"here"
+
+
+def test_a_server_that_is_none_is_not_taken() -> None:
+    client = Client("localhost")
+    for server in ("", "memcached://host", ("localhost",)):
+        with pytest.raises(ValueError, match="server"):
+            client.server = server  # type: ignore[assignment]
+    secure = Client("localhost", tls_context=ssl.create_default_context())
+    with pytest.raises(ValueError, match="tls_context"):
+        secure.server = "/run/memcached"
+    assert client.server == secure.server == ("localhost", 11211)
+
+
+MAKERS: dict[str, Callable[[Any], Any]] = {
+    "Client": lambda server: Client(server, timeout=PATIENCE),
+    "PooledClient": lambda server: PooledClient(server, timeout=PATIENCE),
+    "HashClient": lambda server: HashClient([server], timeout=PATIENCE),
+    "pooled HashClient": lambda server: HashClient([server], timeout=PATIENCE, use_pooling=True),
+}
+
+
+@pytest.mark.parametrize("make", MAKERS.values(), ids=MAKERS)
+def test_keys_are_encoded_as_the_client_is_told(
+    server: EmbeddedServer, make: Callable[[Any], Any]
+) -> None:
+    with make(server.address) as client:
+        client.allow_unicode_keys = True
+        assert client.set("schlüssel", b"1", noreply=False) is True
+        assert client.get_many(["schlüssel"]) == {"schlüssel": b"1"}
+        client.allow_unicode_keys = False
+        for use in (lambda: client.get("schlüssel"), lambda: client.set_many({"schlüssel": b""})):
+            with pytest.raises(MemcacheIllegalInputError):
+                use()
+
+
+@pytest.mark.parametrize("make", MAKERS.values(), ids=MAKERS)
+def test_replies_are_asked_for_as_the_client_is_told(
+    server: EmbeddedServer, make: Callable[[Any], Any]
+) -> None:
+    with make(server.address) as client:
+        client.default_noreply = False
+        client.set("key", b"1")
+        client.set_many({"key": b"1"})
+        client.default_noreply = True
+        client.set("key", b"2")
+        client.get("key")
+    assert len([line for _, line in server.requests if line.endswith(b" noreply")]) == 1
+
+
+def test_a_cluster_treats_nodes_as_it_is_told() -> None:
+    cluster = HashClient([("127.0.0.1", free_port())], retry_attempts=9, ignore_exc=True)
+    cluster.retry_timeout = 0
+    cluster.get("key")
+    (node,) = [node for _, node in cluster._nodes.values()]
+    assert node.state == "failing"
+    cluster.retry_attempts = 1
+    cluster.dead_timeout = 0
+    cluster.get("key")
+    assert node.state == "dead"
+    failures = node.failures
+    cluster.get("key")
+    assert node.failures > failures
+    for name in ("retry_attempts", "retry_timeout", "dead_timeout"):
+        with pytest.raises(ValueError, match=name):
+            setattr(cluster, name, -1)
+
+
+@pytest.mark.parametrize("make", MAKERS.values(), ids=MAKERS)
+def test_what_a_client_was_built_from_cannot_be_assigned(make: Callable[[Any], Any]) -> None:
+    client = make(("localhost", 11211))
+    for name in ("key_prefix", "encoding", "tls_context"):
+        with pytest.raises(AttributeError, match=name):
+            setattr(client, name, getattr(client, name))
 
 
 class SmallestSocket:

@@ -15,7 +15,7 @@ from .core import PlainCalls, Requests
 from .core.replies import DECODE_STOCK
 from .counters import Tally
 from .limited import LimitedPool
-from .options import ReadOnlyOption
+from .options import LiveOption, ReadOnlyOption
 from .pool import ConnectionPool
 from .serde import LegacyWrappingSerde, serialize_of, stock_kind
 from .subscripts import Subscripts
@@ -58,6 +58,7 @@ class Client(PlainCalls, Calls, SyncCommands, Subscripts):
     key_prefix: Any = ReadOnlyOption()
     encoding: Any = ReadOnlyOption()
     tls_context: Any = ReadOnlyOption()
+    allow_unicode_keys: Any = LiveOption()
 
     def __init__(
         self, server: tuple[str, int] | str, *args: Any, **given: Unpack[_options.ClientOptions]
@@ -74,29 +75,33 @@ class Client(PlainCalls, Calls, SyncCommands, Subscripts):
         if serde is None:
             serde = LegacyWrappingSerde(bound["serializer"], bound["deserializer"])
             bound["serde"] = serde
-        #: The server's address: ``(host, port)`` or the path of its UNIX socket.
-        self.server = normalize_server_spec(server)
         self.ignore_exc: bool = bound["ignore_exc"]
         self.default_noreply: bool = bound["default_noreply"]
-        self.allow_unicode_keys: bool = bound["allow_unicode_keys"]
-        decode = stock_kind(serde)
-        self._requests = Requests(
-            bound["key_prefix"],
-            bound["encoding"],
-            bound["allow_unicode_keys"],
-            bound["max_value_size"],
-            bound["max_request_size"],
-            serialize_of(serde),
-            decode == DECODE_STOCK,
-        )
-        self._tally = Tally(self._address())
-        dialler = Dialler(self.server, bound, self._requests, decode, self._tally)
-        self._pool = self._pool_of(dialler.dial, bound)
-        self._adopt = dialler.adopt
-        self._dial_steps = dialler.steps
+        self._options = bound
+        self._renew_requests()
+        address = normalize_server_spec(server)
+        self._tally = Tally(_shown(address))
+        self._dialler = Dialler(address, bound, self._requests, stock_kind(serde), self._tally)
+        self._pool = self._pool_of(self._dialler.dial, bound)
+        self._adopt = self._dialler.adopt
+        self._dial_steps = self._dialler.steps
         # The dialler has the credentials; nothing else keeps them.
         bound["username"] = bound["password"] = None
-        self._options = bound
+
+    def _renew_requests(self) -> None:
+        options = self._options
+        self._requests = Requests(
+            options["key_prefix"],
+            options["encoding"],
+            options["allow_unicode_keys"],
+            options["max_value_size"],
+            options["max_request_size"],
+            serialize_of(options["serde"]),
+            stock_kind(options["serde"]) == DECODE_STOCK,
+        )
+
+    def _option_changed(self, name: str, value: Any) -> None:
+        self._renew_requests()
 
     def _pool_of(self, dial: Callable[[], Exchange], options: dict[str, Any]) -> ConnectionPool:
         return ConnectionPool(dial)
@@ -104,15 +109,25 @@ class Client(PlainCalls, Calls, SyncCommands, Subscripts):
     __reduce__ = refuse_copy
 
     def __repr__(self) -> str:
-        return f"<{type(self).__name__} {self._address()}>"
-
-    def _address(self) -> str:
-        if isinstance(self.server, str):
-            return self.server
-        host, port = self.server
-        return f"[{host}]:{port}" if ":" in str(host) else f"{host}:{port}"
+        return f"<{type(self).__name__} {_shown(self.server)}>"
 
     # -- connections -----------------------------------------------------------------------------
+
+    @property
+    def server(self) -> tuple[str, int] | str:
+        """The server's address: ``(host, port)`` or the path of its UNIX socket.
+
+        Assigning another one closes the connections, as `close` does; the next command connects to
+        that one.
+        """
+        return self._dialler.server
+
+    @server.setter
+    def server(self, server: tuple[str, int] | str) -> None:
+        address = normalize_server_spec(server)
+        self._dialler.aim(address)
+        self._tally.server = _shown(address)
+        self._pool.close()
 
     def close(self) -> None:
         """Close the idle connections now, and each one in use as soon as its command is done.
@@ -177,6 +192,13 @@ class Client(PlainCalls, Calls, SyncCommands, Subscripts):
         if key_prefix is None or key_prefix == self.key_prefix:
             return self._requests.key(key)
         return Requests(key_prefix, self.encoding, self.allow_unicode_keys).key(key)
+
+
+def _shown(address: tuple[str, int] | str) -> str:
+    if isinstance(address, str):
+        return address
+    host, port = address
+    return f"[{host}]:{port}" if ":" in str(host) else f"{host}:{port}"
 
 
 def check_key_helper(key: str | bytes, allow_unicode_keys: bool, key_prefix: bytes = b"") -> bytes:

@@ -25,7 +25,7 @@ from .exceptions import MemcacheError, MemcacheIllegalInputError, MemcacheNodeDo
 from .forks import Lock
 from .health import DEAD, NodeHealth
 from .node import Node
-from .options import ReadOnlyOption
+from .options import LiveOption, ReadOnlyOption
 from .scatter import Part, ScatterGather, plain_key, split_key
 from .subscripts import Subscripts
 
@@ -76,6 +76,12 @@ class HashClient(ScatterGather, ClusterCommands, Subscripts):
     key_prefix: Any = ReadOnlyOption()
     encoding: Any = ReadOnlyOption()
     tls_context: Any = ReadOnlyOption()
+    ignore_exc: Any = LiveOption()
+    default_noreply: Any = LiveOption()
+    allow_unicode_keys: Any = LiveOption()
+    retry_attempts: Any = LiveOption()
+    retry_timeout: Any = LiveOption()
+    dead_timeout: Any = LiveOption()
 
     def __init__(
         self, servers: Iterable[Any], *args: Any, **given: Unpack[_options.HashClientOptions]
@@ -83,13 +89,8 @@ class HashClient(ScatterGather, ClusterCommands, Subscripts):
         bound = _options.HASH_CLIENT.bind(type(self).__name__, args, dict(given))
         servers = server_list(servers)
         self._options = bound
-        self.retry_attempts: int = bound["retry_attempts"]
-        self.retry_timeout: float = bound["retry_timeout"]
-        self.dead_timeout: float = bound["dead_timeout"]
+        #: whether the clients of nodes that are added are PooledClients
         self.use_pooling: bool = bound["use_pooling"]
-        self.default_noreply: bool = bound["default_noreply"]
-        self.allow_unicode_keys: bool = bound["allow_unicode_keys"]
-        self._ignore_exc: bool = bound["ignore_exc"]
         #: what the clients of nodes are made with
         self.default_kwargs = {
             name: value
@@ -105,8 +106,7 @@ class HashClient(ScatterGather, ClusterCommands, Subscripts):
         # and what those had that are gone is among the first.
         self._tally = Tally("the cluster")
         self._former: list[tuple[ref[Any], Tally]] = []
-        # Only to refuse bad keys where no node is asked.
-        self._requests = Requests(bound["key_prefix"], bound["encoding"], self.allow_unicode_keys)
+        self._renew_requests()
         self.hasher = bound["hasher"]()
         for server in servers:
             self.add_server(server)
@@ -118,17 +118,19 @@ class HashClient(ScatterGather, ClusterCommands, Subscripts):
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {', '.join(list(self.clients))}>"
 
-    @property
-    def ignore_exc(self) -> bool:
-        """Whether failures are misses; may be changed."""
-        return self._ignore_exc
+    def _renew_requests(self) -> None:
+        # Only to refuse bad keys where no node is asked.
+        self._requests = Requests(self.key_prefix, self.encoding, self.allow_unicode_keys)
 
-    @ignore_exc.setter
-    def ignore_exc(self, value: bool) -> None:
-        self._ignore_exc = bool(value)
-        self.default_kwargs["ignore_exc"] = bool(value)
+    def _option_changed(self, name: str, value: Any) -> None:
+        if name in _OF_THE_CLUSTER:
+            for _, node in list(self._nodes.values()):
+                node.adjust(self.retry_attempts, self.retry_timeout, self.dead_timeout)
+            return
+        self.default_kwargs[name] = value
         for client in list(self.clients.values()):
-            client.ignore_exc = bool(value)
+            setattr(client, name, value)
+        self._renew_requests()
 
     @property
     def hasher(self) -> Any:
@@ -311,7 +313,7 @@ class HashClient(ScatterGather, ClusterCommands, Subscripts):
                     break
                 self._place_nodes()  # it has died since
         error = self._down(client, node)
-        if self._ignore_exc:
+        if self.ignore_exc:
             return None, key
         try:
             raise error
@@ -336,7 +338,7 @@ class HashClient(ScatterGather, ClusterCommands, Subscripts):
             name = self.hasher.get_node(place)
             if name is not None:
                 return self._member(name)[0], key
-        if self._ignore_exc:
+        if self.ignore_exc:
             return None, key
         raise self._down(None, None)
 
@@ -346,7 +348,7 @@ class HashClient(ScatterGather, ClusterCommands, Subscripts):
             for known, node in list(self._nodes.values()):
                 if known is client:  # it is not of ours, and has told nobody
                     node.failed(error)
-        if self._ignore_exc and (
+        if self.ignore_exc and (
             is_answer(error) or isinstance(error, OSError) or type(error) is RuntimeError
         ):
             return miss

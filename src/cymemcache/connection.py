@@ -50,7 +50,6 @@ class Dialler:
         decode: int,
         tally: Tally,
     ) -> None:
-        self.server = server
         self._socket_module = options["socket_module"]
         self._connect_timeout: float | None = options["connect_timeout"]
         self._timeout: float | None = options["timeout"]
@@ -66,6 +65,10 @@ class Dialler:
             raise ValueError("username and password must be given together")
         if username is not None:
             self._authentication = requests.authenticate(username, password)
+        self.aim(server)
+
+    def aim(self, server: tuple[str, int] | str) -> None:
+        """Make connections to `server` from now on."""
         if isinstance(server, str):
             if self._tls_context is not None:
                 raise ValueError("tls_context: a UNIX socket is not spoken to over TLS")
@@ -74,6 +77,7 @@ class Dialler:
                     f"server {server!r} is the path of a UNIX socket, and there are none here: "
                     "the socket module has no AF_UNIX"
                 )
+        self.server = server
 
     def dial(self) -> Exchange:
         """A new connection, authenticated where credentials were given.

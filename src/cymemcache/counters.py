@@ -136,7 +136,7 @@ class Tally(Cells):
     """
 
     def __init__(self, server: str) -> None:
-        self._server = server
+        self.server = server
         self._forks = -1
         self.renew()
 
@@ -213,7 +213,7 @@ class Tally(Cells):
         self.noreply_errors += number
         logger().warning(
             "%s: %d of %d noreply commands failed; the first error: %s: %s",
-            self._server,
+            self.server,
             number,
             commands,
             type(errors[0]).__name__,
@@ -229,6 +229,6 @@ class Tally(Cells):
         self.count_lost(commands)
         logger().warning(
             "%s: the connection failed with %d noreply commands not acknowledged",
-            self._server,
+            self.server,
             commands,
         )

@@ -37,12 +37,16 @@ class NodeHealth:
 
     def __init__(self, retry_attempts: int, retry_timeout: float, dead_timeout: float) -> None:
         self.state = UP
-        self._retry_attempts = retry_attempts
-        self._retry_timeout = retry_timeout
-        self._dead_timeout = dead_timeout
+        self.adjust(retry_attempts, retry_timeout, dead_timeout)
         self._attempts = 0  # tries that failed since the node is failing
         self._trying = False  # a try or a probe was admitted whose end is not known
         self._next = 0.0  # when the next one will be
+
+    def adjust(self, retry_attempts: int, retry_timeout: float, dead_timeout: float) -> None:
+        """Go by these from now on; when the next try will be is known already."""
+        self._retry_attempts = retry_attempts
+        self._retry_timeout = retry_timeout
+        self._dead_timeout = dead_timeout
 
     def is_due(self, now: float) -> bool:
         """Whether a try, or a probe, would be admitted."""

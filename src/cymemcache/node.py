@@ -47,6 +47,11 @@ class Node:
         self._health = health
         self._on_failure = on_failure
 
+    def adjust(self, retry_attempts: int, retry_timeout: float, dead_timeout: float) -> None:
+        """Go by these from now on; see `health.NodeHealth`."""
+        with self._lock:
+            self._health.adjust(retry_attempts, retry_timeout, dead_timeout)
+
     def is_due(self) -> bool:
         """Whether a try, or a probe, would be admitted now."""
         return self._health.is_due(monotonic())

@@ -351,6 +351,21 @@ class ReadOnlyOption:
         )
 
 
+class LiveOption:
+    """Descriptor for an option that may be changed: its client is told, and does what follows."""
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self._name = name
+
+    def __get__(self, instance: Any, owner: type) -> Any:
+        return self if instance is None else instance._options[self._name]
+
+    def __set__(self, instance: Any, value: Any) -> None:
+        value = _OPTIONS[self._name].check(self._name, value)
+        instance._options[self._name] = value
+        instance._option_changed(self._name, value)
+
+
 class ConstructorSignature:
     """Descriptor for ``__signature__``: built when `inspect` first asks, and only for classes
     that have not given themselves another ``__init__``."""
