@@ -18,7 +18,10 @@ from cpython.tuple cimport PyTuple_GET_ITEM, PyTuple_GET_SIZE
 from libc.stdint cimport int64_t, uint64_t
 from libc.string cimport memcmp, memcpy, memset
 
+from time import time as _time
+
 from cymemcache.core import arguments as _arguments
+from cymemcache.core import expiry as _expiry
 from cymemcache.core import replies as _replies
 
 cdef extern from "Python.h":
@@ -33,8 +36,7 @@ cdef enum:
     # An item's line without verb and key: five numbers of up to 20 digits, blanks, noreply.
     LINE_ROOM = 140
 
-cdef int64_t INT32_MIN = -2147483648
-cdef int64_t INT32_MAX = 2147483647
+cdef int64_t LONGEST_SPAN = _expiry.LONGEST_SPAN
 cdef uint64_t UINT32_MAX = 0xFFFFFFFF
 cdef uint64_t UINT64_MAX = 0xFFFFFFFFFFFFFFFF
 cdef Py_ssize_t MAX_VALUE_SIZE = _replies.MAX_VALUE_SIZE
@@ -116,15 +118,14 @@ cdef inline bint is_silent(const char *line, Py_ssize_t size) noexcept nogil:
     return size == 16 and memcmp(line, b"delete noreply\r\n", 16) == 0
 
 
-cdef int64_t exptime_of(object value) except? -1:
+cdef inline int64_t exptime_of(object value, object clock) except? -1:
     cdef int overflow = 0
     cdef int64_t number
-    if not isinstance(value, int):
-        raise _arguments.integer_error("expire", value)
-    number = PyLong_AsLongLongAndOverflow(value, &overflow)
-    if overflow or number < INT32_MIN or number > INT32_MAX:
-        raise _arguments.range_error("expire", INT32_MIN, INT32_MAX)
-    return number
+    if isinstance(value, int):
+        number = PyLong_AsLongLongAndOverflow(value, &overflow)
+        if 0 <= number <= LONGEST_SPAN:  # -1 where it overflows
+            return number
+    return _expiry.exptime(value, clock)
 
 
 cdef uint64_t unsigned_of(object value, str name, uint64_t most) except? 1:
@@ -174,7 +175,8 @@ cdef class Requests:
     """Encodes the requests of one client.
 
     `serialize(key, value) -> (data, flags)` makes bytes of values, where one is given; `stock` says
-    that it is the stock serde's, whose work on bytes, str and int is then done here.
+    that it is the stock serde's, whose work on bytes, str and int is then done here.  `clock` gives
+    UNIX time, which an expire above 30 days is counted from.
     """
 
     cdef bytes prefix
@@ -185,6 +187,7 @@ cdef class Requests:
     cdef Py_ssize_t max_request_size
     cdef object serialize
     cdef bint stock
+    cdef object clock
 
     def __init__(
         self,
@@ -195,6 +198,7 @@ cdef class Requests:
         Py_ssize_t max_request_size=_replies.DEFAULT_MAX_REQUEST_SIZE,
         serialize=None,
         stock=False,
+        clock=_time,
     ):
         if max_value_size < 0 or max_value_size > MAX_VALUE_SIZE:
             raise ValueError(f"max_value_size must be from 0 to {MAX_VALUE_SIZE} bytes")
@@ -209,6 +213,7 @@ cdef class Requests:
         self.max_request_size = max_request_size
         self.serialize = serialize
         self.stock = bool(stock)
+        self.clock = clock
 
     # -- keys ----------------------------------------------------------------------------------
 
@@ -281,17 +286,17 @@ cdef class Requests:
     def gets(self, key):
         return self.framed(b"gets ", 5, key, b"\r\n", 2)
 
-    def gat(self, key, exptime):
-        return self.get_and_touch(b"gat ", 4, key, exptime)
+    def gat(self, key, expire):
+        return self.get_and_touch(b"gat ", 4, key, expire)
 
-    def gats(self, key, exptime):
-        return self.get_and_touch(b"gats ", 5, key, exptime)
+    def gats(self, key, expire):
+        return self.get_and_touch(b"gats ", 5, key, expire)
 
-    cdef bytes get_and_touch(self, const char *verb, Py_ssize_t size, object key, object exptime):
+    cdef bytes get_and_touch(self, const char *verb, Py_ssize_t size, object key, object expire):
         cdef char head[40]
         cdef char *at
         self.key(key)
-        at = put_signed(put(head, verb, size), exptime_of(exptime))
+        at = put_signed(put(head, verb, size), exptime_of(expire, self.clock))
         at[0] = 32
         return self.framed(head, at + 1 - head, key, b"\r\n", 2)
 
@@ -345,19 +350,19 @@ cdef class Requests:
 
     # -- storage -------------------------------------------------------------------------------
 
-    def store(self, bytes verb not None, key, value, exptime, noreply, flags=None):
-        return self.item(verb, key, value, exptime, noreply, flags, None)
+    def store(self, bytes verb not None, key, value, expire, noreply, flags=None):
+        return self.item(verb, key, value, expire, noreply, flags, None)
 
-    def cas(self, key, value, cas, exptime, noreply, flags=None):
+    def cas(self, key, value, cas, expire, noreply, flags=None):
         self.key(key)
-        return self.item(b"cas", key, value, exptime, noreply, flags, cas_of(cas))
+        return self.item(b"cas", key, value, expire, noreply, flags, cas_of(cas))
 
     cdef bytes item(
         self,
         bytes verb,
         object key,
         object value,
-        object exptime,
+        object expire,
         object noreply,
         object flags,
         bytes cas,
@@ -375,7 +380,7 @@ cdef class Requests:
         if verb_size > 16:
             raise ValueError(f"no such verb: {verb!r}")
         _key = self.key_text(key, &text)
-        exptime_number = exptime_of(exptime)
+        exptime_number = exptime_of(expire, self.clock)
         # memoryviews and the like are held through `view`, everything else through the holder.
         memset(&view, 0, sizeof(Py_buffer))
         _data = self.data_of(key, value, flags, &data, &view, &flags_number)
@@ -409,13 +414,13 @@ cdef class Requests:
         at[0] = 32
         return put_number(at + 1, <uint64_t>size)
 
-    def store_many(self, bytes verb not None, items, exptime, noreply, flags=None):
+    def store_many(self, bytes verb not None, items, expire, noreply, flags=None):
         cdef Output out
         cdef Text text
         cdef Text data
         cdef Py_buffer view
         cdef uint64_t flags_number
-        cdef int64_t exptime_number = exptime_of(exptime)
+        cdef int64_t exptime_number = exptime_of(expire, self.clock)
         cdef bint silent = bool(noreply)
         cdef char *at
         cdef Py_ssize_t verb_size = PyBytes_GET_SIZE(verb)
@@ -587,10 +592,10 @@ cdef class Requests:
             b"decr ", 5, key, False, unsigned_of(delta, "value", UINT64_MAX), noreply
         )
 
-    def touch(self, key, exptime, noreply):
+    def touch(self, key, expire, noreply):
         cdef int64_t number
         self.key(key)
-        number = exptime_of(exptime)
+        number = exptime_of(expire, self.clock)
         if number < 0:
             return self.with_number(b"touch ", 6, key, True, <uint64_t>(-number), noreply)
         return self.with_number(b"touch ", 6, key, False, <uint64_t>number, noreply)
@@ -627,8 +632,8 @@ cdef class Requests:
         number = unsigned_of(level, "level", UINT32_MAX)
         return b"verbosity %d%b\r\n" % (number, b" noreply" if noreply else b"")
 
-    def flush_all(self, delay, noreply):
-        number = unsigned_of(delay, "delay", <uint64_t>INT32_MAX)
+    def flush_all(self, after, noreply):
+        number = _expiry.delay(after, self.clock)
         return b"flush_all %d%b\r\n" % (number, b" noreply" if noreply else b"")
 
     def cache_memlimit(self, megabytes, noreply=False):

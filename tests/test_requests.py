@@ -10,6 +10,7 @@ import subprocess
 import sys
 import textwrap
 from collections.abc import Callable
+from datetime import UTC
 from typing import Any
 
 import pytest
@@ -520,6 +521,9 @@ numbers = st.one_of(
     st.none(),
     st.booleans(),
     st.floats(),
+    st.sampled_from([2_592_000, 2_592_001, 999_999_999, 1_000_000_000]),  # where spans end
+    st.timedeltas(),
+    st.datetimes(timezones=st.sampled_from([None, UTC])),
 )
 values = st.one_of(
     data, texts, numbers, data.map(bytearray), data.map(memoryview), data.map(LyingBytes)
@@ -569,6 +573,7 @@ constructors = st.tuples(
     st.sampled_from([1, 20, 1000]),
     st.sampled_from([None, serialize]),
     st.booleans(),
+    st.just(lambda: 1_700_000_000.5),
 )
 
 

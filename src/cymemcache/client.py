@@ -6,6 +6,8 @@
 
 from __future__ import annotations
 
+import time
+
 from . import options as _options
 from .addresses import normalize_server_spec
 from .calls import Calls
@@ -48,6 +50,9 @@ class Client(PlainCalls, Calls, SyncCommands, Subscripts):
 
     # Every command reads it, and a slot is read faster than what is in a dict.
     __slots__ = ("_requests",)
+
+    #: gives UNIX time, by which items expire
+    _clock: Callable[[], float] = staticmethod(lambda: time.time())  # which tests may replace
 
     serde: Any = ReadOnlyOption()
     connect_timeout: Any = ReadOnlyOption()
@@ -98,6 +103,7 @@ class Client(PlainCalls, Calls, SyncCommands, Subscripts):
             options["max_request_size"],
             serialize_of(options["serde"]),
             stock_kind(options["serde"]) == DECODE_STOCK,
+            self._clock,
         )
 
     def _option_changed(self, name: str, value: Any) -> None:

@@ -51,6 +51,7 @@ from .stats import convert_stats, convert_stats_line
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
+    from datetime import datetime, timedelta
     from typing import Any, NoReturn, TypeAlias, TypeVar
 
     from .core import Requests
@@ -84,9 +85,16 @@ class Commands(
     it, `MemcacheUnknownError` for a reply that is none, and the server's own error otherwise.
 
     Keys are str (ASCII, or any text with ``allow_unicode_keys``) or bytes, at most 250 bytes with
-    the prefix, without whitespace and NUL.  `expire` is in seconds: 0 for never, negative for at
-    once, above 30 days a UNIX time (protocol.txt, "Expiration times").  With `noreply` the server
-    is not waited for: what a method returns then says nothing, and an error is only logged.
+    the prefix, without whitespace and NUL.
+
+    `expire` is in seconds: 0 for never, negative for at once, from 1,000,000,000 on a UNIX time.
+    A `timedelta` and an aware `datetime` are taken as well; without a time zone a datetime is a
+    `TypeError`.  The protocol (protocol.txt, "Expiration times") takes more than 30 days for a UNIX
+    time, so such a span goes out as one, by this machine's clock; it has no time after January
+    2038, so a span or a datetime that ends later ends then.
+
+    With `noreply` the server is not waited for: what a method returns then says nothing, and an
+    error is only logged.
     """
 
     allow_unicode_keys: bool
@@ -123,7 +131,7 @@ class Commands(
         self,
         key: KeyT,
         value: Any,
-        expire: int = 0,
+        expire: int | timedelta | datetime = 0,
         noreply: bool | None = None,
         flags: int | None = None,
     ) -> BoolR:
@@ -138,7 +146,7 @@ class Commands(
         self,
         key: KeyT,
         value: Any,
-        expire: int = 0,
+        expire: int | timedelta | datetime = 0,
         noreply: bool | None = None,
         flags: int | None = None,
     ) -> BoolR:
@@ -152,7 +160,7 @@ class Commands(
         self,
         key: KeyT,
         value: Any,
-        expire: int = 0,
+        expire: int | timedelta | datetime = 0,
         noreply: bool | None = None,
         flags: int | None = None,
     ) -> BoolR:
@@ -166,7 +174,7 @@ class Commands(
         self,
         key: KeyT,
         value: Any,
-        expire: int = 0,
+        expire: int | timedelta | datetime = 0,
         noreply: bool | None = None,
         flags: int | None = None,
     ) -> BoolR:
@@ -181,7 +189,7 @@ class Commands(
         self,
         key: KeyT,
         value: Any,
-        expire: int = 0,
+        expire: int | timedelta | datetime = 0,
         noreply: bool | None = None,
         flags: int | None = None,
     ) -> BoolR:
@@ -197,7 +205,7 @@ class Commands(
         key: KeyT,
         value: Any,
         cas: int | str | bytes,
-        expire: int = 0,
+        expire: int | timedelta | datetime = 0,
         noreply: bool = False,
         flags: int | None = None,
     ) -> CasR:
@@ -212,7 +220,7 @@ class Commands(
     def set_many(
         self,
         values: Mapping[Any, Any],
-        expire: int = 0,
+        expire: int | timedelta | datetime = 0,
         noreply: bool | None = None,
         flags: int | None = None,
     ) -> KeysR:
@@ -239,7 +247,7 @@ class Commands(
         verb: bytes,
         key: KeyT,
         value: Any,
-        expire: int,
+        expire: int | timedelta | datetime,
         noreply: bool | None,
         flags: int | None,
     ) -> Any:
@@ -264,7 +272,7 @@ class Commands(
         """
         return self._call(GETS, self._requests.gets(key), key, (default, cas_default))
 
-    def gat(self, key: KeyT, expire: int = 0, default: Any = None) -> AnyR:
+    def gat(self, key: KeyT, expire: int | timedelta | datetime = 0, default: Any = None) -> AnyR:
         """Get and touch: the value under `key`, whose expiry becomes `expire`; `default` on a miss.
 
         See protocol.txt, "Get And Touch".
@@ -272,7 +280,11 @@ class Commands(
         return self._call(GET, self._requests.gat(key, expire), key, default)
 
     def gats(
-        self, key: KeyT, expire: int = 0, default: Any = None, cas_default: Any = None
+        self,
+        key: KeyT,
+        expire: int | timedelta | datetime = 0,
+        default: Any = None,
+        cas_default: Any = None,
     ) -> PairR:
         """Like `gat`, with the cas token (bytes): ``(value, cas)``.
 
@@ -364,7 +376,9 @@ class Commands(
         request = self._requests.decr(key, value, noreply)
         return self._send(request, 1, None) if noreply else self._call(ARITHMETIC, request)
 
-    def touch(self, key: KeyT, expire: int = 0, noreply: bool | None = None) -> BoolR:
+    def touch(
+        self, key: KeyT, expire: int | timedelta | datetime = 0, noreply: bool | None = None
+    ) -> BoolR:
         """Give the item under `key` a new expiry (protocol.txt, "Touch").
 
         Returns True, False on a miss.
@@ -393,10 +407,10 @@ class Commands(
         """The server's version, as bytes, such as b"1.6.18" (protocol.txt, "Other commands")."""
         return self._call(VERSION, self._requests.version())
 
-    def flush_all(self, delay: int = 0, noreply: bool | None = None) -> OkR:
+    def flush_all(self, delay: int | timedelta | datetime = 0, noreply: bool | None = None) -> OkR:
         """Make all items expire, in `delay` seconds (protocol.txt, "Other commands").
 
-        Returns True.
+        `delay` may be all that `expire` is elsewhere, but negative.  Returns True.
         """
         if noreply is None:
             noreply = self.default_noreply

@@ -17,6 +17,7 @@ from .subscripts import Subscripts
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
+    from datetime import datetime, timedelta
     from types import TracebackType
     from typing import Any, Self, TypeAlias
 
@@ -90,7 +91,9 @@ class FallbackClient(FallbackCommands, Subscripts):
                 return value
         return default
 
-    def gat(self, key: ClusterKey, expire: int = 0, default: Any = None) -> Any:
+    def gat(
+        self, key: ClusterKey, expire: int | timedelta | datetime = 0, default: Any = None
+    ) -> Any:
         """Get and touch, in the first cache that has `key`: its value, or `default`.
 
         The item's expiry becomes `expire` in that cache.  See protocol.txt, "Get And Touch".
@@ -116,7 +119,11 @@ class FallbackClient(FallbackCommands, Subscripts):
         return default, cas_default
 
     def gats(
-        self, key: ClusterKey, expire: int = 0, default: Any = None, cas_default: Any = None
+        self,
+        key: ClusterKey,
+        expire: int | timedelta | datetime = 0,
+        default: Any = None,
+        cas_default: Any = None,
     ) -> tuple[Any, Any]:
         """Like `gat`, with a cas token as `gets` gives it: ``(value, cas)``.
 
@@ -169,7 +176,7 @@ class FallbackClient(FallbackCommands, Subscripts):
         key: ClusterKey,
         value: Any,
         cas: int | str | bytes,
-        expire: int = 0,
+        expire: int | timedelta | datetime = 0,
         noreply: bool = False,
         flags: int | None = None,
     ) -> bool | None:

@@ -34,6 +34,7 @@ from .stats import convert_stats
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
+    from datetime import datetime, timedelta
     from typing import Any
 
     from .node import Node
@@ -130,7 +131,7 @@ class ScatterGather:
     def _set_many(
         self,
         values: Mapping[Any, Any],
-        expire: int = 0,
+        expire: int | timedelta | datetime = 0,
         noreply: bool | None = None,
         flags: int | None = None,
     ) -> list[Any]:
@@ -242,7 +243,9 @@ class ScatterGather:
 
         return self._from_all("version", VERSION, begin, (), None)
 
-    def _flush_all(self, delay: int = 0, noreply: bool | None = None) -> dict[str, bool]:
+    def _flush_all(
+        self, delay: int | timedelta | datetime = 0, noreply: bool | None = None
+    ) -> dict[str, bool]:
         if noreply is None:
             noreply = self.default_noreply
 

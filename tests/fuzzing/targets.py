@@ -8,6 +8,7 @@ so that its findings are tests (`test_fuzzing.py`).
 from __future__ import annotations
 
 from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from commands_read import NotACommand, commands_in
@@ -216,7 +217,14 @@ def _value(choice: _Choice) -> Any:
 
 def _integer(choice: _Choice) -> Any:
     number = _number(choice)
-    return choice.of(number, number, number, 0, True, 1.5, "1", None)
+    return choice.of(number, number, number, 0, True, _time(choice), "1", None)
+
+
+def _time(choice: _Choice) -> Any:
+    seconds = int.from_bytes(choice.take(5), "big", signed=True)
+    span = timedelta(seconds=seconds, microseconds=choice.below(3))
+    zone = choice.of(UTC, None)
+    return choice.of(1.5, span, datetime(2001, 9, 9, 1, 46, 40, tzinfo=zone) + span / 100)
 
 
 def _items(choice: _Choice) -> list[Any]:
@@ -293,6 +301,7 @@ def requests(data: bytes) -> None:
         choice.of(1 << 20, 1, 20, 1000),
         choice.of(None, _serialize),
         _yes(choice),
+        lambda: 1_700_000_000.5,
     )
     args = [maker(choice) for maker in makers] if makers else _words(choice)
     outcomes = []

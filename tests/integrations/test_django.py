@@ -6,6 +6,7 @@ import asyncio
 import socket
 import threading
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import django
@@ -100,6 +101,22 @@ def test_items_expire(cache: Any, eventually: Callable[..., None]) -> None:
     assert cache.get("at-once") is None
     eventually(lambda: cache.get("key") is None)
     assert cache.get_many(["touched", "never", "month"]).keys() == {"touched", "never", "month"}
+
+
+@pytest.mark.parametrize("backend", ["ours"], indirect=True)
+def test_a_timeout_may_be_of_any_length_a_timedelta_or_a_datetime(cache: Any) -> None:
+    for timeout in (
+        *(60 * 60 * 24 * 365 * 20, 1_700_000_000, 10**20, timedelta(days=31), timedelta(days=9999)),
+        datetime.now(UTC) + timedelta(hours=1),
+    ):
+        cache.set("key", "value", timeout=timeout)
+        assert cache.get("key") == "value"
+        assert cache.touch("key", timeout) is True
+        assert cache.set_many({"many": 1}, timeout) == []
+        assert cache.get("many") == 1
+        cache.clear()
+    cache.set("key", "value", timeout=timedelta(0))
+    assert cache.get("key") is None
 
 
 def test_a_value_that_is_too_large_is_told(cache: Any) -> None:

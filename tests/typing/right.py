@@ -8,6 +8,7 @@ from __future__ import annotations
 import socket
 import threading
 from collections.abc import Awaitable, Iterable, Mapping
+from datetime import UTC, datetime, timedelta
 from typing import Any, TypeAlias, assert_type
 
 from cymemcache import (
@@ -61,6 +62,8 @@ with objects.get_and_release(destroy_on_fail=True) as borrowed:
 # -- results ---------------------------------------------------------------------------------------
 
 assert_type(client.set("key", b"value", expire=5, noreply=False, flags=1), bool)
+assert_type(client.set("key", b"value", expire=timedelta(days=40)), bool)
+assert_type(client.touch("key", datetime.now(UTC)), bool)
 assert_type(client.add(b"key", object()), bool)
 assert_type(client.replace("key", 1), bool)
 assert_type(client.append("key", "text"), bool)

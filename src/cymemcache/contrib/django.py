@@ -8,9 +8,11 @@ have one client, which keeps its connections when a request is over.
 from __future__ import annotations
 
 import threading
+from datetime import timedelta
 from functools import cached_property
 from typing import Any
 
+from django.core.cache.backends.base import DEFAULT_TIMEOUT
 from django.core.cache.backends.memcached import BaseMemcachedCache
 
 import cymemcache
@@ -44,6 +46,19 @@ class CymemcacheCache(BaseMemcachedCache):  # type: ignore[misc]
             client = self._class(servers, **self._options)
             _clients.append((servers, self._options, client))
             return client
+
+    def get_backend_timeout(self, timeout: Any = DEFAULT_TIMEOUT) -> Any:
+        """What the client takes for a timeout of Django's: a span of any length, 0 for at once.
+
+        A timedelta and an aware datetime are the client's own.
+        """
+        if timeout is DEFAULT_TIMEOUT:
+            timeout = self.default_timeout
+        if timeout is None:
+            return 0
+        if isinstance(timeout, (int, float, str)):
+            return timedelta(seconds=min(int(timeout), timedelta.max.days * 86_400))
+        return timeout
 
     def close(self, **kwargs: Any) -> None:
         """Called by Django after every request: the connections stay for the next one."""

@@ -84,6 +84,19 @@ def integer_error(name: str, value: Any) -> MemcacheIllegalInputError:
     return MemcacheIllegalInputError(f"{name} must be an integer, got {shown(value)}")
 
 
+def expire_error(name: str, value: Any) -> MemcacheIllegalInputError:
+    return MemcacheIllegalInputError(
+        f"{name} must be an integer, a timedelta or an aware datetime, got {shown(value)}"
+    )
+
+
+def naive_error(name: str, value: Any) -> TypeError:
+    return TypeError(
+        f"{name} must be a datetime with a time zone, got {shown(value)} "
+        "(datetime.now(timezone.utc) has one)"
+    )
+
+
 def range_error(name: str, least: int, most: int) -> MemcacheIllegalInputError:
     return MemcacheIllegalInputError(f"{name} must be from {least} to {most}")
 

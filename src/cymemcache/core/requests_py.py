@@ -9,8 +9,11 @@ between two calls: threads share it.
 
 from __future__ import annotations
 
+from time import time
+
 from . import arguments
-from .arguments import INT32_MAX, INT32_MIN, MAX_KEY_LENGTH, UINT32_MAX, UINT64_MAX
+from .arguments import MAX_KEY_LENGTH, UINT32_MAX, UINT64_MAX
+from .expiry import LONGEST_SPAN, delay, exptime
 from .replies import (
     DEFAULT_MAX_REQUEST_SIZE,
     DEFAULT_MAX_VALUE_SIZE,
@@ -34,7 +37,8 @@ class Requests:
     """Encodes the requests of one client.
 
     `serialize(key, value) -> (data, flags)` makes bytes of values, where one is given; `stock` says
-    that it is the stock serde's, whose work on bytes, str and int is then done here.
+    that it is the stock serde's, whose work on bytes, str and int is then done here.  `clock` gives
+    UNIX time, which an expire above 30 days is counted from.
     """
 
     def __init__(
@@ -46,6 +50,7 @@ class Requests:
         max_request_size: int = DEFAULT_MAX_REQUEST_SIZE,
         serialize: Callable[[Any, Any], tuple[Any, int]] | None = None,
         stock: bool = False,
+        clock: Callable[[], float] = time,
     ) -> None:
         if not 0 <= max_value_size <= MAX_VALUE_SIZE:
             raise ValueError(f"max_value_size must be from 0 to {MAX_VALUE_SIZE} bytes")
@@ -58,6 +63,7 @@ class Requests:
         self._max_request_size = max_request_size
         self._serialize = serialize
         self._stock = bool(stock)
+        self._clock = clock
         self._stores_bytes = serialize is None or self._stock  # as they are, with flags 0
 
     # -- keys ----------------------------------------------------------------------------------
@@ -111,13 +117,13 @@ class Requests:
     def gets(self, key: Any) -> bytes:
         return b"gets %b\r\n" % self.key(key)
 
-    def gat(self, key: Any, exptime: int) -> bytes:
+    def gat(self, key: Any, expire: Any) -> bytes:
         wire = self.key(key)
-        return b"gat %d %b\r\n" % (_exptime(exptime), wire)
+        return b"gat %d %b\r\n" % (self._exptime(expire), wire)
 
-    def gats(self, key: Any, exptime: int) -> bytes:
+    def gats(self, key: Any, expire: Any) -> bytes:
         wire = self.key(key)
-        return b"gats %d %b\r\n" % (_exptime(exptime), wire)
+        return b"gats %d %b\r\n" % (self._exptime(expire), wire)
 
     def get_many(self, keys: Sequence[Any]) -> bytes:
         return self._fetch_many(b"get ", keys)
@@ -154,16 +160,16 @@ class Requests:
         verb: bytes,
         key: Any,
         value: Any,
-        exptime: int,
+        expire: Any,
         noreply: bool,
         flags: int | None = None,
     ) -> bytes:
         wire = self.key(key)
-        if type(exptime) is not int or exptime:
-            exptime = _exptime(exptime)
+        if type(expire) is not int or expire:
+            expire = self._exptime(expire)
         data, flags = self._data(key, value, flags)
         tail = b" noreply" if noreply else b""
-        header = b"%b %b %d %d %d%b\r\n" % (verb, wire, flags, exptime, len(data), tail)
+        header = b"%b %b %d %d %d%b\r\n" % (verb, wire, flags, expire, len(data), tail)
         return b"".join((header, data, b"\r\n"))
 
     def cas(
@@ -171,35 +177,35 @@ class Requests:
         key: Any,
         value: Any,
         cas: int | str | bytes,
-        exptime: int,
+        expire: Any,
         noreply: bool,
         flags: int | None = None,
     ) -> bytes:
         wire = self.key(key)
         token = _cas(cas)
-        if type(exptime) is not int or exptime:
-            exptime = _exptime(exptime)
+        if type(expire) is not int or expire:
+            expire = self._exptime(expire)
         data, flags = self._data(key, value, flags)
         tail = b" noreply" if noreply else b""
-        header = b"cas %b %d %d %d %b%b\r\n" % (wire, flags, exptime, len(data), token, tail)
+        header = b"cas %b %d %d %d %b%b\r\n" % (wire, flags, expire, len(data), token, tail)
         return b"".join((header, data, b"\r\n"))
 
     def store_many(
         self,
         verb: bytes,
         items: Iterable[tuple[Any, Any]],
-        exptime: int,
+        expire: Any,
         noreply: bool,
         flags: int | None = None,
     ) -> bytes:
-        exptime = _exptime(exptime)
+        expire = self._exptime(expire)
         given = None if flags is None else _uint(flags, "flags", UINT32_MAX)
         tail = b" noreply\r\n" if noreply else b"\r\n"
         if type(items) is not list:
             items = list(items)
         if len(items) == 1:
             key, value = items[0]
-            return self.store(verb, key, value, exptime, noreply, flags)
+            return self.store(verb, key, value, expire, noreply, flags)
         joined = b""
         # A serde may change the list: with that, each item is looked at when it is its turn.
         if self._stores_bytes and _BUILT_IN.issuperset([type(value) for _, value in items]):
@@ -209,10 +215,15 @@ class Requests:
         for key, value in items:
             wire = next(wires) if wires else self.key(key)
             data, own = self._data(key, value, given)
-            parts.append(b"%b %b %d %d %d%b" % (verb, wire, own, exptime, len(data), tail))
+            parts.append(b"%b %b %d %d %d%b" % (verb, wire, own, expire, len(data), tail))
             parts.append(data)
             parts.append(b"\r\n")
         return b"".join(parts)
+
+    def _exptime(self, expire: Any) -> int:
+        if type(expire) is int and 0 <= expire <= LONGEST_SPAN:
+            return expire
+        return exptime(expire, self._clock)
 
     def _data(self, key: Any, value: Any, flags: int | None) -> tuple[bytes, int]:
         """The bytes to store for `value`, and their flags."""
@@ -303,9 +314,9 @@ class Requests:
         tail = b" noreply" if noreply else b""
         return b"decr %b %d%b\r\n" % (wire, _uint(delta, "value", UINT64_MAX), tail)
 
-    def touch(self, key: Any, exptime: int, noreply: bool) -> bytes:
+    def touch(self, key: Any, expire: Any, noreply: bool) -> bytes:
         wire = self.key(key)
-        return b"touch %b %d%b\r\n" % (wire, _exptime(exptime), b" noreply" if noreply else b"")
+        return b"touch %b %d%b\r\n" % (wire, self._exptime(expire), b" noreply" if noreply else b"")
 
     def stats(self, *args: Any) -> bytes:
         return arguments.tokens(b"stats", args)
@@ -317,8 +328,8 @@ class Requests:
         number = _uint(level, "level", UINT32_MAX)
         return b"verbosity %d%b\r\n" % (number, b" noreply" if noreply else b"")
 
-    def flush_all(self, delay: int, noreply: bool) -> bytes:
-        number = _uint(delay, "delay", INT32_MAX)
+    def flush_all(self, after: Any, noreply: bool) -> bytes:
+        number = delay(after, self._clock)
         return b"flush_all %d%b\r\n" % (number, b" noreply" if noreply else b"")
 
     def cache_memlimit(self, megabytes: int, noreply: bool = False) -> bytes:
@@ -363,10 +374,6 @@ def _integer(value: Any, name: str, least: int, most: int) -> int:
     if not least <= number <= most:
         raise arguments.range_error(name, least, most)
     return number
-
-
-def _exptime(value: Any) -> int:
-    return _integer(value, "expire", INT32_MIN, INT32_MAX)
 
 
 def _uint(value: Any, name: str, most: int) -> int:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import socket
 import threading
-import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -48,7 +47,9 @@ class MockMemcacheClient(Client):
         bound = MOCK_CLIENT.bind(type(self).__name__, args, dict(given))
         if server is None:
             server = "localhost"
-        self._memory = bound["socket_module"] = _Memory(clock or _now)
+        if clock is not None:
+            self._clock = clock
+        self._memory = bound["socket_module"] = _Memory(self._clock)
         Client(server, **bound)  # what that refuses is refused here
         for option in _UNUSED:
             bound.pop(option)
@@ -57,10 +58,6 @@ class MockMemcacheClient(Client):
     def clear(self) -> None:
         """Remove all items."""
         self._memory.clear()
-
-
-def _now() -> float:
-    return time.time()
 
 
 class _Memory:
