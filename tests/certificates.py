@@ -33,20 +33,32 @@ class Authority:
             *("-out", self.certificate),
         )
 
-    def issue(self, name: str, days: int = 1) -> tuple[Path, Path]:
+    def issue(self, name: str, expired: bool = False) -> tuple[Path, Path]:
         """The files of a certificate for `name` and of its key."""
-        base = self._directory / f"{name}-{days}"
-        certificate, key, request = (base.with_suffix(end) for end in (".crt", ".key", ".csr"))
-        extensions = base.with_suffix(".ext")
+        base = str(self._directory / (f"{name}-expired" if expired else name))
+        certificate, key, request, extensions, configuration = (
+            Path(base + end) for end in (".crt", ".key", ".csr", ".ext", ".cnf")
+        )
         kind = "IP" if name[0].isdigit() else "DNS"
         extensions.write_text(f"subjectAltName={kind}:{name}\nauthorityKeyIdentifier=keyid\n")
         openssl(
             *("req", "-newkey", "rsa:2048", "-nodes", "-subj", f"/CN={name}"),
             *("-keyout", key, "-out", request),
         )
+        # Only `ca` takes dates, in each version of OpenSSL.
+        (self._directory / "index").touch()
+        configuration.write_text(
+            "[ca]\ndefault_ca=here\n[here]\npolicy=any\ndefault_md=sha256\nunique_subject=no\n"
+            f"database={self._directory}/index\nserial={self._directory}/serial\n"
+            f"new_certs_dir={self._directory}\n"
+            "[any]\ncommonName=supplied\n"
+        )
+        dates = ("-startdate", "200101000000Z", "-enddate", "200102000000Z")
         openssl(
-            *("x509", "-req", "-in", request, "-CA", self.certificate, "-CAkey", self._key),
-            *("-CAcreateserial", "-days", str(days), "-extfile", extensions, "-out", certificate),
+            *("ca", "-batch", "-notext", "-rand_serial", "-config", configuration),
+            *("-in", request, "-cert", self.certificate, "-keyfile", self._key),
+            *(dates if expired else ("-days", "1")),
+            *("-extfile", extensions, "-out", certificate),
         )
         return certificate, key
 

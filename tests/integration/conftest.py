@@ -31,9 +31,15 @@ def running_memcached() -> Iterator[Server]:
 
 
 @pytest.fixture(scope="session")
-def running_embedded() -> Iterator[Server]:
-    """An embedded server without options that runs for the whole session."""
-    with EmbeddedServer() as server:
+def memcached_version(running_memcached: Server) -> str:
+    """The version of the real memcached, such as "1.6.18"."""
+    return running_memcached.raw(b"version\r\n").split()[1].decode()
+
+
+@pytest.fixture(scope="session")
+def running_embedded(memcached_version: str) -> Iterator[Server]:
+    """An embedded server that plays the real one's version and runs for the whole session."""
+    with EmbeddedServer(version=memcached_version) as server:
         yield Server("embedded", server.address)
 
 

@@ -429,13 +429,17 @@ def test_stats_of_items_slabs_and_conns(client: Client) -> None:
     assert any(name.endswith(b":state") for name in conns)
 
 
-def test_stats_sizes_and_the_switches_without_an_end(client: Client) -> None:
+def test_stats_sizes(client: Client) -> None:
     assert client.stats("sizes") == {b"sizes_status": b"disabled"}
-    assert client.stats("sizes_enable") == {b"sizes_status": b"enabled"}
-    client.set("key", b"value", noreply=False)
-    assert client.stats("sizes") == {b"96": 1}
-    assert client.stats("sizes_disable") == {b"sizes_status": b"disabled"}
-    assert client.get("key") == b"value"
+
+
+def test_the_switches_of_stats_sizes_which_older_servers_have_and_answer_without_an_end() -> None:
+    with EmbeddedServer(version="1.6.18") as server, Client(server.address) as client:
+        assert client.stats("sizes_enable") == {b"sizes_status": b"enabled"}
+        client.set("key", b"value", noreply=False)
+        assert client.stats("sizes") == {b"96": 1}
+        assert client.stats("sizes_disable") == {b"sizes_status": b"disabled"}
+        assert client.get("key") == b"value"
 
 
 def test_stats_reset_reports_nothing(client: Client) -> None:
@@ -516,7 +520,9 @@ def test_the_command_after_quit_does_not_overtake_noreply_commands(client: Clien
 
 def test_shutdown_that_is_not_enabled_raises_and_says_so(client: Client) -> None:
     for graceful in (False, True):
-        with pytest.raises(MemcacheClientError, match="shutdown not enabled"):
+        with pytest.raises(
+            (MemcacheServerError, MemcacheUnknownCommandError), match="shutdown not enabled"
+        ):
             client.shutdown(graceful)
     assert client.get("key") is None
 
@@ -632,6 +638,13 @@ def test_the_newer_form_of_a_metadump() -> None:
         request = client._requests.lru_crawler("metadump", "all")
         assert names(client._call(replies.METADUMP, request)) == [b"key=a", b"key=b"]
         assert client.get("a") == b"1"
+
+
+def test_a_raw_command_that_is_refused_waits_for_no_end_token(client: Client) -> None:
+    for command in ("lru_crawler metadump 999", "lru_crawler crawl 999", "slabs reassign 1 1"):
+        with pytest.raises(MemcacheServerError, match=r"^(BADCLASS|SAME) "):
+            client.raw_command(command, "END\r\n")
+    assert client.raw_command("slabs reassign 1 1") == b"SAME src and dst class are identical"
 
 
 # -- values, keys, options -------------------------------------------------------------------------

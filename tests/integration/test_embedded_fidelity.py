@@ -1,5 +1,8 @@
 """The embedded server answers as memcached does: the same bytes in, the same bytes out.
 
+It plays the version that is installed.  That holds for 1.6.9, 1.6.14, 1.6.18, 1.6.38 and 1.6.45.
+Left out are "stats proxy", which not every build knows, and "stats extstore", which ends 1.6.9.
+
 Cas tokens, times and the values of statistics differ between any two servers, and are made equal
 before replies are compared.
 """
@@ -75,7 +78,7 @@ lru_crawler metadump all noreply
 stats reset|stats reset x|stats x|stats noreply|stats detail|stats detail x|stats detail on
 stats detail off|stats detail dump|stats cachedump|stats cachedump 1|stats cachedump x 0
 stats cachedump 1 x|stats cachedump 64 0|stats cachedump 63 0|stats cachedump 0 0|stats sizes
-stats sizes_enable|stats sizes_disable|stats sizes x|stats extstore|stats proxy
+stats sizes_enable|stats sizes_disable|stats sizes x
 quit|quit x| |  |x|xx|get\tn|get n\r|\r|n 1
 """
 
@@ -187,9 +190,11 @@ def test_a_script_has_the_same_replies(both: tuple[Any, Any], script: bytes) -> 
 
 
 @pytest.mark.parametrize("what", ["", " items", " slabs"])
-def test_statistics_have_the_same_names(memcached_factory: Any, what: str) -> None:
+def test_statistics_have_the_same_names(
+    memcached_factory: Any, memcached_version: str, what: str
+) -> None:
     names = []
-    with EmbeddedServer() as embedded:
+    with EmbeddedServer(version=memcached_version) as embedded:
         for address in (memcached_factory().address, embedded.address):
             server = Server("", address)
             server.raw(SETUP + block(b"set l 0 0 #", b"v" * 1000) + b"get n x\r\n")
@@ -278,15 +283,18 @@ def test_cas_with_the_right_token(both: tuple[Any, Any], line: str) -> None:
 
 
 def test_only_changes_give_a_new_cas_token(both: tuple[Any, Any]) -> None:
-    script = SETUP + b"".join(
-        command + b"gets n\r\n"
-        for command in (
-            *(b"touch n 100\r\n", b"gat 100 n\r\n", b"incr n 1\r\n", b"decr n 10\r\n"),
-            *(b"incr n 1000\r\n", b"append n 0 0 1\r\n5\r\n", b"add n 0 0 1\r\n5\r\n"),
-            *(b"replace n 0 0 1\r\n5\r\n", b"incr n x\r\n", b"cas n 0 0 1 0\r\n5\r\n"),
+    commands = [
+        *(SETUP, b"touch n 100\r\n", b"gat 100 n\r\n", b"incr n 1\r\n", b"decr n 10\r\n"),
+        *(b"incr n 1000\r\n", b"append n 0 0 1\r\n5\r\n", b"add n 0 0 1\r\n5\r\n"),
+        *(b"replace n 0 0 1\r\n5\r\n", b"incr n x\r\n", b"cas n 0 0 1 0\r\n5\r\n"),
+    ]
+    # One by one: newer versions change no item in place that a reply still refers to.
+    real, embedded = (
+        normalized(
+            b"".join(server.raw(command) + server.raw(b"gets n\r\n") for command in commands)
         )
+        for server in both
     )
-    real, embedded = (normalized(server.raw(script)) for server in both)
 
     assert embedded == real
 

@@ -8,9 +8,9 @@ from typing import Any
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from cymemcache.testing.protocol import Session
 from cymemcache.testing.service import Service
 from cymemcache.testing.store import Cache
+from cymemcache.testing.strict import new_session
 from wire import LONG_KEY, TOO_LONG_KEY, normalized
 
 keys = st.sampled_from([b"a", b"b", b"c", b"a:b", LONG_KEY, TOO_LONG_KEY, b"\xe4", b"noreply"])
@@ -74,11 +74,11 @@ LEFT_OUT = re.compile(
 )
 
 
-def compare(real: Any, embedded: Any, script: bytes) -> None:
+def compare(real: Any, embedded: Any, version: str, script: bytes) -> None:
     """Both must answer alike, if `script` ends where a command would begin."""
     assume(not LEFT_OUT.search(script))
     script = b"flush_all\r\n" + script + b"\r\nmn\r\n"
-    session = Session(Service(Cache()))
+    session = new_session(Service(Cache(), version=version))
     session.receive(script)
     session.process()
     # In the middle of a value memcached keeps replies back until it has to wait.
@@ -91,9 +91,9 @@ def compare(real: Any, embedded: Any, script: bytes) -> None:
 @given(scripts(st.one_of(lines, arithmetic)))
 @settings(max_examples=200, deadline=None)
 def test_random_scripts_have_the_same_replies(
-    running_memcached: Any, running_embedded: Any, script: bytes
+    running_memcached: Any, running_embedded: Any, memcached_version: str, script: bytes
 ) -> None:
-    compare(running_memcached, running_embedded, script)
+    compare(running_memcached, running_embedded, memcached_version, script)
 
 
 pieces = st.sampled_from([b"", b" ", b"\r", b"\n", b"\r\n", b"\0", b"1", b"-", b"x", b"\x80"])
@@ -112,6 +112,6 @@ def broken_scripts(draw: st.DrawFn) -> bytes:
 @given(broken_scripts())
 @settings(max_examples=200, deadline=None)
 def test_broken_scripts_have_the_same_replies(
-    running_memcached: Any, running_embedded: Any, script: bytes
+    running_memcached: Any, running_embedded: Any, memcached_version: str, script: bytes
 ) -> None:
-    compare(running_memcached, running_embedded, script)
+    compare(running_memcached, running_embedded, memcached_version, script)

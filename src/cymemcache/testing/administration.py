@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from . import reports
-from .integers import real, signed32, unsigned32
+from .integers import real, unsigned32
 from .service import Service
 from .store import MEBIBYTE
 
@@ -42,7 +42,7 @@ def _meta_noop(service: Service, words: list[bytes]) -> bytes:
 
 
 def _verbosity(service: Service, words: list[bytes]) -> bytes:
-    level = unsigned32(words[1])
+    level = service.dialect.unsigned32(words[1])
     if level is None:
         return _BAD_FORMAT
     service.verbosity = min(level, 2)
@@ -51,7 +51,7 @@ def _verbosity(service: Service, words: list[bytes]) -> bytes:
 
 def _flush_all(service: Service, words: list[bytes]) -> bytes:
     given = len(words) > (2 if words[-1] == b"noreply" else 1)
-    exptime = signed32(words[1]) if given else 0
+    exptime = service.dialect.signed32(words[1]) if given else 0
     if exptime is None:
         return b"CLIENT_ERROR invalid exptime argument\r\n"
     service.cache.flush(exptime)
@@ -59,7 +59,7 @@ def _flush_all(service: Service, words: list[bytes]) -> bytes:
 
 
 def _cache_memlimit(service: Service, words: list[bytes]) -> bytes:
-    megabytes = unsigned32(words[1])
+    megabytes = service.dialect.unsigned32(words[1])
     if megabytes is None:
         return _ERROR
     if megabytes < 8:
@@ -84,12 +84,12 @@ def _watch(service: Service, words: list[bytes]) -> bytes:
 def _slabs(service: Service, words: list[bytes]) -> bytes:
     what = words[1] if len(words) > 1 else b""
     if what == b"reassign" and len(words) == 4:
-        source, target = signed32(words[2]), signed32(words[3])
+        source, target = service.dialect.signed32(words[2]), service.dialect.signed32(words[3])
         if source is None or target is None:
             return _BAD_FORMAT
         if source == target:
             return b"SAME src and dst class are identical\r\n"
-        last = len(service.cache.slabs)
+        last = _CLASSES if service.dialect.any_class else len(service.cache.slabs)
         if not -1 <= source <= last or not 0 <= target <= last:
             return b"BADCLASS invalid src or dst class id\r\n"
         return b"NOSPARE source class has no spare pages\r\n"
@@ -97,7 +97,7 @@ def _slabs(service: Service, words: list[bytes]) -> bytes:
         return _ERROR
     if words[2] == b"ratio":
         return _ERROR if len(words) < 4 or real(words[3]) is None else _OK
-    level = unsigned32(words[2])
+    level = service.dialect.unsigned32(words[2])
     if level is None:
         return _BAD_FORMAT
     if level > 2:
@@ -109,7 +109,7 @@ def _slabs(service: Service, words: list[bytes]) -> bytes:
 def _lru(service: Service, words: list[bytes]) -> bytes:
     what = words[1]
     if what == b"tune" and len(words) >= 6:
-        hot, warm = unsigned32(words[2]), unsigned32(words[3])
+        hot, warm = service.dialect.unsigned32(words[2]), service.dialect.unsigned32(words[3])
         hot_factor, warm_factor = real(words[4]), real(words[5])
         if hot is None or warm is None or hot_factor is None or warm_factor is None:
             return _ERROR
@@ -121,7 +121,7 @@ def _lru(service: Service, words: list[bytes]) -> bytes:
     if what == b"mode" and len(words) >= 3:
         return _OK if words[2] in (b"flat", b"segmented") else _ERROR
     if what == b"temp_ttl" and len(words) >= 3:
-        return _ERROR if signed32(words[2]) is None else _OK
+        return _ERROR if service.dialect.signed32(words[2]) is None else _OK
     return _ERROR
 
 
@@ -140,13 +140,14 @@ def _lru_crawler(service: Service, words: list[bytes]) -> bytes:
     if len(words) != 3:
         return _ERROR
     if what in (b"tocrawl", b"sleep"):
-        number = unsigned32(words[2])
+        number = service.dialect.unsigned32(words[2])
         if number is None:
             return _BAD_FORMAT
         if what == b"sleep" and number > 1_000_000:
             return b"CLIENT_ERROR sleep must be one second or less\r\n"
         return _OK
-    if what not in (b"crawl", b"metadump") and not (what == b"mgdump" and service.new_dumps):
+    mgdump = service.new_dumps or service.dialect.mgdump
+    if what not in (b"crawl", b"metadump") and not (what == b"mgdump" and mgdump):
         return _ERROR
     if not service.crawler_enabled:
         return b"CLIENT_ERROR lru crawler disabled\r\n"
@@ -186,13 +187,13 @@ def _stats(service: Service, words: list[bytes]) -> bytes:
     if what == b"cachedump":
         if len(words) < 4:
             return b"CLIENT_ERROR bad command line\r\n"
-        slab, limit = unsigned32(words[2]), unsigned32(words[3])
+        slab, limit = service.dialect.unsigned32(words[2]), service.dialect.unsigned32(words[3])
         if slab is None or limit is None:
             return _BAD_FORMAT
         if slab >= _CLASSES:
             return b"CLIENT_ERROR Illegal slab id\r\n"
         return reports.cachedump(cache, slab, limit)
-    if what in (b"sizes_enable", b"sizes_disable"):
+    if what in (b"sizes_enable", b"sizes_disable") and service.dialect.sizes_switches:
         if what == b"sizes_enable":
             cache.start_sizes()
         else:

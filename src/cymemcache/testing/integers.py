@@ -2,7 +2,8 @@
 
 Leading whitespace and a sign are fine, what follows the digits must be whitespace, a NUL or the
 end, and what exceeds 64 bits is no number.  The 32-bit kinds are cut down to their low 32 bits, so
-that flags of 2**32 are stored as 0.  Nothing in here may raise, whatever the bytes.
+that flags of 2**32 are stored as 0.  Newer versions read most of them by stricter rules: the whole
+word, digits only.  Nothing in here may raise, whatever the bytes.
 """
 
 from __future__ import annotations
@@ -53,6 +54,32 @@ def signed32(text: bytes) -> int | None:
     if not -_INT64 <= number < _INT64:
         return None
     return (number + (1 << 31)) % (1 << 32) - (1 << 31)
+
+
+def strict_unsigned32(text: bytes) -> int | None:
+    """The number of 32 bits that `text` is, None where it is none."""
+    return _strict(text, 11, (1 << 32) - 1)
+
+
+def strict_unsigned64(text: bytes) -> int | None:
+    """The number of 64 bits that `text` is, None where it is none."""
+    return _strict(text, 22, _UINT64 - 1)
+
+
+def strict_signed32(text: bytes) -> int | None:
+    """The signed number of 32 bits that `text` is, None where it is none; a minus alone is 0."""
+    if len(text) > 11:
+        return None
+    if not text.startswith(b"-"):
+        return _strict(text, 11, (1 << 31) - 1)
+    number = _strict(text[1:] or b"0", 11, 1 << 31)
+    return None if number is None else -number
+
+
+def _strict(text: bytes, longest: int, most: int) -> int | None:
+    if not text.isdigit() or len(text) > longest or int(text) > most:
+        return None
+    return int(text)
 
 
 def real(text: bytes) -> float | None:

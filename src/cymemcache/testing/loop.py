@@ -27,6 +27,7 @@ from .endpoint import Endpoint
 from .faults import Hangup, Pause
 from .protocol import Session
 from .service import Service
+from .strict import new_session
 
 _RECEIVE = 1 << 16  # bytes that are read at once
 _SEND = 1 << 16  # bytes that are put together to be sent at once
@@ -276,7 +277,7 @@ class Loop:
     def _welcome(self, sock: socket.socket) -> None:
         service = self._service
         service.total_connections += 1
-        session = Session(service, service.total_connections, _peer(sock))
+        session = new_session(service, service.total_connections, _peer(sock))
         connection = _Connection(service.total_connections, sock, session)
         self._connections[connection.number] = connection
         service.connections[connection.number] = session

@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any
 
 from ..client import Client
 from ..options import MOCK_CLIENT
-from .protocol import Session
 from .service import Service
 from .store import Cache
+from .strict import new_session
 
 if TYPE_CHECKING:
     from typing import Unpack
@@ -87,7 +87,7 @@ class _MemorySocket:
     """A connection to the cache: what is sent is answered at once."""
 
     def __init__(self, service: Service, lock: threading.Lock) -> None:
-        self._session = Session(service)
+        self._session = new_session(service)
         self._lock = lock
         self._replies = bytearray()
 

@@ -1,35 +1,37 @@
 """memcached's classic text protocol, the server's side of it, sans I/O.
 
 A `Session` is fed the bytes of one connection and puts its replies into `output`, reply by reply as
-memcached 1.6.18 gives them, errors and oddities included; of the meta commands it knows ``mn``
-only.  What all sessions of a server share is its `Service`.  Nothing in here may touch a socket,
-wait or start a thread, and no input whatever may raise.
+memcached gives them, errors and oddities included; of the meta commands it knows ``mn`` only.  How
+lines were read up to memcached 1.6.39 is here, what is different since is in `strict`.  What all
+sessions of a server share is its `Service`.  Nothing in here may touch a socket, wait or start a
+thread, and no input whatever may raise.
 """
 
 from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Final
 
-from .administration import ADMINISTRATION
+from .administration import ADMINISTRATION, Command
 from .faults import Entry, Fault, Hangup, Pause
-from .integers import signed32, unsigned32, unsigned64
+from .integers import signed32, unsigned32
 from .service import Service
 
-_MAX_KEY: Final = 250
-_MAX_LENGTH: Final = (1 << 31) - 3
+MAX_KEY: Final = 250
+MAX_LENGTH: Final = (1 << 31) - 3
 _MAX_UNFINISHED: Final = 2048  # bytes of a line without an end, unless it is a get
 _MAX_LINE: Final = 1 << 14  # bytes of any line, unless it is a get
 _MAX_INDENT: Final = 100  # blanks before a long get
 _LARGE: Final = 1 << 16  # values of which no copy is made for the reply
 _MAX_OUTPUT: Final = 1000  # entries that wait to be sent while input is still processed
 
-_BAD_FORMAT: Final = b"CLIENT_ERROR bad command line format"
+BAD_FORMAT: Final = b"CLIENT_ERROR bad command line format"
 _BAD_DATA: Final = b"CLIENT_ERROR bad data chunk"
-_UNAUTHENTICATED: Final = b"CLIENT_ERROR unauthenticated"
-_DELETE_USAGE: Final = _BAD_FORMAT + b".  Usage: delete <key> [noreply]"
+UNAUTHENTICATED: Final = b"CLIENT_ERROR unauthenticated"
+_DELETE_USAGE: Final = BAD_FORMAT + b".  Usage: delete <key> [noreply]"
 _BAD_EXPTIME: Final = b"CLIENT_ERROR invalid exptime argument"
 _BAD_DELTA: Final = b"CLIENT_ERROR invalid numeric delta argument"
 
@@ -67,8 +69,12 @@ class _Block:
 class Session:
     """One connection: bytes in through `receive` and `process`, entries out in `output`.
 
-    `number` is the connection's, `peer` its address as `stats conns` shows it.
+    `number` is the connection's, `peer` its address as `stats conns` shows it.  Made by
+    `strict.new_session`, which knows of which version.
     """
+
+    # How a fetch with a key that is too long is answered.
+    _BAD_FETCH = BAD_FORMAT
 
     def __init__(self, service: Service, number: int = 0, peer: str = "") -> None:
         self.output: deque[Entry] = deque()
@@ -76,6 +82,7 @@ class Session:
         self.active_at = time.monotonic()
         self._service = service
         self._cache = service.cache
+        self._dialect = service.dialect
         self._number = number
         self._buffer = bytearray()
         self._scanned = 0  # bytes at the buffer's start that hold no end of line
@@ -190,56 +197,60 @@ class Session:
         if not self._authenticated:
             self._credentials_line(line)
             return
-        if line.endswith(b"\r") and len(line) > 1:
-            line = line[:-1]
-        if b"\0" in line:
-            line = line[: line.index(b"\0")]
-        words = line.split(b" ")
+        text = self._text_of(line)
+        words = text.split(b" ")
         if b"" in words:
             words = [word for word in words if word]
         verb = words[0] if words else b""
         service = self._service
         if service.recording or service.faults.injections:
-            fault = service.observe(self._number, line, verb, _keys(words))
+            fault = service.observe(self._number, text, verb, _keys(words))
             if fault is not None:
                 self._fault = fault
                 self._replies = deque()
                 if not fault.executes:
                     self._pass_over(words)
                     return
-        handler = _HANDLERS.get(verb)
-        if handler is not None:
-            handler(self, words)
-            return
+        self._command(line, verb, words)
+
+    def _text_of(self, line: bytes) -> bytes:
+        """What counts of a line."""
+        if line.endswith(b"\r") and len(line) > 1:
+            line = line[:-1]
+        return line.partition(b"\0")[0]
+
+    def _command(self, line: bytes, verb: bytes, words: list[bytes]) -> None:
+        """Answer `line`, whose words these are, by the rules before those of `strict`."""
+        noreply = words[-1:] == [b"noreply"]
+        handler = HANDLERS.get(verb)
         command = ADMINISTRATION.get(verb)
-        if (
-            command is None
-            or len(words) < command.least
-            or (command.most is not None and len(words) > command.most)
-        ):
+        if handler is not None and _fit(words, handler.least, handler.most):
+            getattr(self, handler.method)(words, noreply)
+        elif command is not None and _fit(words, command.least, command.most):
+            silenced = command.noreply or words[:2] == [b"slabs", b"automove"]
+            self._administer(command, words, noreply and silenced)
+        else:
             self._say(b"ERROR")
+
+    def _administer(self, command: Command, words: list[bytes], noreply: bool) -> None:
+        dump = words[0] == b"lru_crawler" and len(words) == 3 and words[1] in self._dumps()
+        if dump and self._service.crawler_enabled and self.output:
+            self._say(b"ERROR cannot pipeline other commands before " + words[1], noreply)
             return
-        if (
-            verb == b"lru_crawler"
-            and words[1:2] == [b"metadump"]
-            and len(words) == 3
-            and service.crawler_enabled
-            and self.output
-        ):
-            self._say(b"ERROR cannot pipeline other commands before metadump")
-            return
-        reply = command.answer(service, words)
-        silenced = words[-1] == b"noreply" and (
-            command.noreply or (verb == b"slabs" and words[1] == b"automove")
-        )
-        if not silenced or service.answer_noreply:
+        reply = command.answer(self._service, words)
+        if not noreply or self._service.answer_noreply:
             self._replies.append(reply)
+
+    def _dumps(self) -> tuple[bytes, ...]:
+        service = self._service
+        newer = service.new_dumps or service.dialect.mgdump
+        return (b"metadump", b"mgdump") if newer else (b"metadump",)
 
     def _pass_over(self, words: list[bytes]) -> None:
         """Do nothing for a command, but let its data block go by."""
         if words and words[0] in _STORES and 5 <= len(words) <= 7:
             length = signed32(words[4])
-            if length is not None and 0 <= length <= _MAX_LENGTH:
+            if length is not None and 0 <= length <= MAX_LENGTH:
                 self._swallow(length, b"")
 
     # -- authentication ----------------------------------------------------------------------------
@@ -248,7 +259,7 @@ class Session:
         words = [word for word in line.partition(b"\0")[0].split(b" ") if word]
         length = unsigned32(words[4]) if len(words) > 4 and words[0] == b"set" else None
         if length is None:
-            self._say_once(_UNAUTHENTICATED)
+            self._say_once(UNAUTHENTICATED)
         else:
             self._credentials = (length + 2) % (1 << 32)
 
@@ -257,18 +268,24 @@ class Session:
         if not data.endswith(b"\r\n"):
             self._say_once(b"CLIENT_ERROR bad command line termination")
             return
-        words = [word for word in data[:-2].partition(b"\0")[0].split(b" ") if word]
-        if len(words) < 2:
+        credentials = self._credentials_of(data[:-2])
+        if credentials is None:
             self._say_once(b"CLIENT_ERROR bad authentication token format")
             return
+        user, password = credentials
         service = self._service
         service.auth_cmds += 1
-        if service.users is not None and service.users.get(words[0]) == words[1]:
+        if service.users is not None and service.users.get(user) == password:
             self._say_once(b"STORED")
             self._authenticated = True
         else:
             service.auth_errors += 1
             self._say_once(b"CLIENT_ERROR authentication failure")
+
+    def _credentials_of(self, data: bytes) -> tuple[bytes, bytes] | None:
+        """User and password in the data block."""
+        words = [word for word in data.partition(b"\0")[0].split(b" ") if word]
+        return (words[0], words[1]) if len(words) > 1 else None
 
     def _say_once(self, line: bytes) -> None:
         """As long as nobody has authenticated, memcached answers what comes at once only once."""
@@ -277,26 +294,33 @@ class Session:
 
     # -- storage commands --------------------------------------------------------------------------
 
-    def _update(self, words: list[bytes]) -> None:
-        verb = words[0]
-        fixed = 6 if verb == b"cas" else 5
-        if not fixed <= len(words) <= fixed + 1:
-            self._say(b"ERROR")
-            return
-        noreply = words[-1] == b"noreply"
-        key = words[1]
+    def _update(self, words: list[bytes], noreply: bool) -> None:
+        verb, key = words[:2]
         flags, exptime, length = unsigned32(words[2]), signed32(words[3]), signed32(words[4])
-        cas = unsigned64(words[5]) if verb == b"cas" else 0
+        cas = self._dialect.unsigned64(words[5]) if verb == b"cas" else 0
         if (
-            len(key) > _MAX_KEY
+            len(key) > MAX_KEY
             or flags is None
             or exptime is None
             or length is None
-            or not 0 <= length <= _MAX_LENGTH
+            or not 0 <= length <= MAX_LENGTH
             or cas is None
         ):
-            self._say(_BAD_FORMAT, noreply)
+            self._say(BAD_FORMAT, noreply)
             return
+        self._begin(verb, key, flags, exptime, length, cas, noreply)
+
+    def _begin(
+        self,
+        verb: bytes,
+        key: bytes,
+        flags: int,
+        exptime: int,
+        length: int,
+        cas: int,
+        noreply: bool,
+    ) -> None:
+        """Wait for the data of a storage command, or refuse it."""
         cache = self._cache
         if cache.detail:
             cache.record_prefix(key, _SET)
@@ -322,17 +346,14 @@ class Session:
 
     # -- retrieval commands ------------------------------------------------------------------------
 
-    def _get(self, words: list[bytes]) -> None:
+    def _get(self, words: list[bytes], noreply: bool) -> None:
         verb = words[0]
-        if len(words) < 2:
-            self._say(b"ERROR")
-            return
         cache = self._cache
         with_cas = verb in (b"gets", b"gats")
         touching = verb in (b"gat", b"gats")
         deadline = 0.0
         if touching:
-            exptime = signed32(words[1])
+            exptime = self._dialect.signed32(words[1])
             if exptime is None:
                 self._say(_BAD_EXPTIME)
                 return
@@ -340,8 +361,8 @@ class Session:
         parts: list[bytes] = []
         large = False
         for key in words[2:] if touching else words[1:]:
-            if len(key) > _MAX_KEY:
-                self._say(_BAD_FORMAT)
+            if len(key) > MAX_KEY:
+                self._say(self._BAD_FETCH)
                 return
             item = cache.touch(key, deadline) if touching else cache.get(key)
             if cache.detail:
@@ -364,76 +385,83 @@ class Session:
 
     # -- the others --------------------------------------------------------------------------------
 
-    def _delete(self, words: list[bytes]) -> None:
-        if not 2 <= len(words) <= 4:
-            self._say(b"ERROR")
-            return
-        noreply = len(words) > 2 and words[-1] == b"noreply"
+    def _delete(self, words: list[bytes], noreply: bool) -> None:
+        noreply = noreply and len(words) > 2
         if words[2:] not in ([], [b"0"], [b"noreply"], [b"0", b"noreply"]):
             self._say(_DELETE_USAGE, noreply)
-            return
-        key = words[1]
-        if len(key) > _MAX_KEY:
-            self._say(_BAD_FORMAT, noreply)
-            return
+        else:
+            self._remove(words[1], noreply)
+
+    def _remove(self, key: bytes, noreply: bool) -> None:
         cache = self._cache
+        if len(key) > MAX_KEY:
+            self._say(BAD_FORMAT, noreply)
+            return
         if cache.detail:
             cache.record_prefix(key, _DELETE)
         self._say(b"DELETED" if cache.delete(key) else b"NOT_FOUND", noreply)
 
-    def _arithmetic(self, words: list[bytes]) -> None:
-        if not 3 <= len(words) <= 4:
-            self._say(b"ERROR")
-            return
-        noreply = words[-1] == b"noreply"
+    def _arithmetic(self, words: list[bytes], noreply: bool) -> None:
         key = words[1]
-        delta = unsigned64(words[2])
-        if len(key) > _MAX_KEY:
-            self._say(_BAD_FORMAT, noreply)
+        delta = self._dialect.unsigned64(words[2])
+        if len(key) > MAX_KEY:
+            self._say(BAD_FORMAT, noreply)
         elif delta is None:
             self._say(_BAD_DELTA, noreply)
         else:
             result = self._cache.arithmetic(key, delta, incr=words[0] == b"incr")
             self._say(b"NOT_FOUND" if result is None else result, noreply)
 
-    def _touch(self, words: list[bytes]) -> None:
-        if not 3 <= len(words) <= 4:
-            self._say(b"ERROR")
-            return
-        noreply = words[-1] == b"noreply"
+    def _touch(self, words: list[bytes], noreply: bool) -> None:
         key = words[1]
-        exptime = signed32(words[2])
-        if len(key) > _MAX_KEY:
-            self._say(_BAD_FORMAT, noreply)
+        exptime = self._dialect.signed32(words[2])
+        if len(key) > MAX_KEY:
+            self._say(BAD_FORMAT, noreply)
         elif exptime is None:
             self._say(_BAD_EXPTIME, noreply)
         else:
             item = self._cache.touch(key, self._cache.deadline(exptime))
             self._say(b"NOT_FOUND" if item is None else b"TOUCHED", noreply)
 
-    def _quit(self, words: list[bytes]) -> None:
+    def _quit(self, words: list[bytes], noreply: bool) -> None:
         self._hang_up()
 
-    def _shutdown(self, words: list[bytes]) -> None:
+    def _shutdown(self, words: list[bytes], noreply: bool) -> None:
+        noreply = noreply and self._dialect.strict
         if not self._service.shutdown_enabled:
-            self._say(b"ERROR: shutdown not enabled")
+            word = b"SERVER_ERROR" if self._dialect.strict else b"ERROR"
+            self._say(word + b": shutdown not enabled", noreply)
         elif words[1:] not in ([], [b"graceful"]):
-            self._say(b"CLIENT_ERROR invalid shutdown mode")
+            self._say(b"CLIENT_ERROR invalid shutdown mode", noreply)
         else:
             self._service.stopping = True
             self._hang_up()
 
 
-_HANDLERS: dict[bytes, Callable[[Session, list[bytes]], None]] = {
-    **dict.fromkeys(_STORES, Session._update),
-    **dict.fromkeys(_GETS, Session._get),
-    b"delete": Session._delete,
-    b"incr": Session._arithmetic,
-    b"decr": Session._arithmetic,
-    b"touch": Session._touch,
-    b"quit": Session._quit,
-    b"shutdown": Session._shutdown,
+@dataclass(frozen=True)
+class Handler:
+    """The method of a session that answers a command, and how many words its line may have."""
+
+    method: str
+    least: int = 1
+    most: int | None = None
+
+
+HANDLERS: Final = {
+    **dict.fromkeys(_STORES, Handler("_update", 5, 6)),
+    b"cas": Handler("_update", 6, 7),
+    **dict.fromkeys(_GETS, Handler("_get", 2)),
+    b"delete": Handler("_delete", 2, 4),
+    b"incr": Handler("_arithmetic", 3, 4),
+    b"decr": Handler("_arithmetic", 3, 4),
+    b"touch": Handler("_touch", 3, 4),
+    b"quit": Handler("_quit"),
+    b"shutdown": Handler("_shutdown"),
 }
+
+
+def _fit(words: list[bytes], least: int, most: int | None) -> bool:
+    return least <= len(words) and (most is None or len(words) <= most)
 
 
 def _keys(words: list[bytes]) -> Sequence[bytes]:

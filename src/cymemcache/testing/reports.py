@@ -1,8 +1,8 @@
 """What ``stats`` and its sub-commands, ``lru_crawler metadump`` and ``stats cachedump`` answer.
 
-Names and order are those of memcached 1.6.18.  A name for something that this server does not have
-(worker threads, slab pages, LRU segments) is there with the value that memcached would give where
-nothing of it has happened.  Nothing in here may change the cache or its counters.
+Names and order are those of the version that is played.  A name for something that this server
+does not have (worker threads, slab pages, LRU segments) is there with the value that memcached
+would give where nothing of it has happened.  Nothing in here may change the cache or its counters.
 """
 
 from __future__ import annotations
@@ -40,6 +40,8 @@ def general(service: Service) -> bytes:
     times = os.times()
     get_hits = sum(slab.get_hits for slab in slabs)
     connections = len(service.connections)
+    dialect = service.dialect
+    mover = dialect.slab_mover
     stats: list[tuple[str, object]] = [
         ("pid", os.getpid()),
         ("uptime", int(time.monotonic() - service.started_at)),
@@ -76,11 +78,12 @@ def general(service: Service) -> bytes:
         ("cas_badval", sum(slab.cas_badval for slab in slabs)),
         ("touch_hits", sum(slab.touch_hits for slab in slabs)),
         ("touch_misses", cache.touch_misses),
-        ("store_too_large", cache.store_too_large),
-        ("store_no_memory", cache.store_no_memory),
-        ("auth_cmds", service.auth_cmds),
-        ("auth_errors", service.auth_errors),
     ]
+    if dialect.refused_stores:
+        stats.append(("store_too_large", cache.store_too_large))
+        stats.append(("store_no_memory", cache.store_no_memory))
+    stats.append(("auth_cmds", service.auth_cmds))
+    stats.append(("auth_errors", service.auth_errors))
     if service.idle_timeout:
         stats.append(("idle_kicks", service.idle_kicks))
     stats += [
@@ -92,12 +95,16 @@ def general(service: Service) -> bytes:
         ("time_in_listen_disabled_us", 0),
         ("threads", 1),
         *_zeros("conn_yields hash_power_level hash_bytes hash_is_expanding slab_reassign_rescues"),
-        *_zeros("slab_reassign_chunk_rescues slab_reassign_evictions_nomem"),
-        *_zeros("slab_reassign_inline_reclaim slab_reassign_busy_items"),
-        *_zeros("slab_reassign_busy_deletes slab_reassign_running slabs_moved"),
+        *_zeros("slab_reassign_chunk_rescues"),
+        *_zeros("" if mover else "slab_reassign_evictions_nomem"),
+        *_zeros("slab_reassign_inline_reclaim slab_reassign_busy_items slab_reassign_busy_deletes"),
+        *_zeros("slab_reassign_busy_nomem" if mover else ""),
+        *_zeros("slab_reassign_last_busy_status" if dialect.strict else ""),
+        *_zeros("slab_reassign_running slabs_moved"),
         *_zeros("lru_crawler_running lru_crawler_starts lru_maintainer_juggles malloc_fails"),
         *_zeros("log_worker_dropped log_worker_written log_watcher_skipped log_watcher_sent"),
-        *_zeros("log_watchers unexpected_napi_ids round_robin_fallback"),
+        *_zeros("log_watchers" if dialect.refused_stores else ""),
+        *_zeros("unexpected_napi_ids round_robin_fallback"),
         ("bytes", cache.used),
         ("curr_items", len(cache)),
         ("total_items", cache.total_items),
@@ -122,6 +129,7 @@ def settings(service: Service) -> bytes:
         path = address
     else:
         interface, _, port = address.rpartition(":")
+    dialect = service.dialect
     return _stat_lines(
         [
             ("maxbytes", cache.memory_limit),
@@ -134,7 +142,11 @@ def settings(service: Service) -> bytes:
             ("evictions", "on" if cache.evictions else "off"),
             ("domain_socket", path),
             ("umask", 700),
-            ("shutdown_command", _yes(service.shutdown_enabled)),
+            *(
+                [("shutdown_command", _yes(service.shutdown_enabled))]
+                if dialect.shutdown_setting
+                else []
+            ),
             ("growth_factor", "1.25"),
             ("chunk_size", 48),
             ("num_threads", 1),
@@ -178,6 +190,7 @@ def settings(service: Service) -> bytes:
             ("inline_ascii_response", "no"),
             ("ssl_enabled", "no"),
             ("memory_file", "(null)"),
+            *([("client_flags_size", 4)] if dialect.flags_size_setting else []),
         ]
     )
 
@@ -313,7 +326,8 @@ def cachedump(cache: Cache, slab: int, limit: int) -> bytes:
 
 def dump(service: Service, classes: set[int], *, meta: bool) -> bytes:
     """``lru_crawler metadump``, or ``mgdump`` where not `meta`."""
-    lines = []
+    dialect = service.dialect
+    lines = [b"OK\r\n"] if dialect.ok_before_dumps else []
     for item in service.cache:
         if item.slab.id not in classes:
             continue
@@ -324,6 +338,8 @@ def dump(service: Service, classes: set[int], *, meta: bool) -> bytes:
             f"key={quote_from_bytes(item.key, safe='')} "
             f"exp={int(item.deadline) or -1} la={int(item.used_at)} cas={item.cas} "
             f"fetch={_yes(item.fetched)} cls={item.slab.id} size={item.size}"
+            + (f" flags={item.flags}" if dialect.flags_in_dumps else "")
+            + (" " if dialect.blank_in_dumps else "")
         )
         lines.append(line.encode("ascii") + (b"\r\n" if service.new_dumps else b"\n"))
     return b"".join(lines) + (b"END\r\n" if meta else b"EN\r\n")

@@ -17,8 +17,9 @@ from typing import Any, Self
 from .endpoint import Endpoint
 from .faults import Fault, Injection, Refuse
 from .loop import Loop
-from .service import VERSION, Service
+from .service import Service
 from .store import MEBIBYTE, Cache
+from .versions import DEFAULT
 
 
 class EmbeddedServer:
@@ -42,7 +43,8 @@ class EmbeddedServer:
     * `new_dumps`: ``lru_crawler metadump`` with CR LF and ``mgdump``, as newer servers have them;
     * `answer_noreply`: noreply commands are answered all the same, as some proxies do;
     * `clock`: a function that gives UNIX time, by which items expire (see `ManualClock`);
-    * `version`: what ``version`` answers;
+    * `version`: what ``version`` answers, and which memcached is played, "1.6.9" to "1.6.45"; newer
+      ones read illegal lines in another way, for example;
     * `recording`: `requests` lists every command line received.
     """
 
@@ -63,7 +65,7 @@ class EmbeddedServer:
         new_dumps: bool = False,
         answer_noreply: bool = False,
         clock: Callable[[], float] = time.time,
-        version: str = VERSION,
+        version: str = DEFAULT,
         recording: bool = False,
     ) -> None:
         path = None if unix_path is None else os.fspath(unix_path)

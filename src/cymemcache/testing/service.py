@@ -13,8 +13,7 @@ from typing import Protocol
 
 from .faults import Fault, FaultBook
 from .store import Cache
-
-VERSION = "1.6.18-embedded"
+from .versions import DEFAULT, Dialect
 
 
 class Peer(Protocol):
@@ -31,7 +30,7 @@ class Service:
     """The state of one server; see `EmbeddedServer` for what the options mean."""
 
     cache: Cache
-    version: str = VERSION
+    version: str = DEFAULT
     #: passwords by user name, in bytes; None where nobody has to authenticate
     users: Mapping[bytes, bytes] | None = None
     shutdown_enabled: bool = False
@@ -42,6 +41,8 @@ class Service:
     max_connections: int | None = None
     recording: bool = False
 
+    #: how that version answers
+    dialect: Dialect = field(init=False)
     faults: FaultBook = field(default_factory=FaultBook)
     #: (connection, line) of every command line that came while `recording`
     requests: list[tuple[int, bytes]] = field(default_factory=list)
@@ -61,6 +62,9 @@ class Service:
     auth_errors: int = 0
     bytes_read: int = 0
     bytes_written: int = 0
+
+    def __post_init__(self) -> None:
+        self.dialect = Dialect(self.version)
 
     def observe(
         self, connection: int, line: bytes, verb: bytes, keys: Sequence[bytes]
