@@ -108,11 +108,10 @@ cdef int count_fetched(Cells tally, list keys, dict found, bint all_hit) except 
     """What `Tally.fetched` does, and one more command."""
     cdef Py_ssize_t asked = PyList_GET_SIZE(keys)
     cdef Py_ssize_t hits = asked
-    cdef Py_ssize_t i
     if not all_hit:
         hits = 0
-        for i in range(asked):
-            hits += PyDict_Contains(found, <object>PyList_GET_ITEM(keys, i))
+        for key in keys:  # whose own methods may change the list
+            hits += PyDict_Contains(found, key)
     tally.commands += 1
     tally.hits += hits
     tally.misses += asked - hits

@@ -40,6 +40,9 @@ from cymemcache.core.replies import (
     timeout_error,
 )
 
+cdef extern from "Python.h":
+    bint PyObject_TypeCheck(object thing, type kind)
+
 cdef extern from "sys/types.h":
     ctypedef long ssize_t
 
@@ -146,6 +149,8 @@ cdef class PlainExchange:
     """
 
     def __cinit__(self, sock, ReplyStream parser not None, timeout, record):
+        if not PyObject_TypeCheck(sock, _socket.socket):
+            raise TypeError(f"not a socket: {sock!r}")  # its memory is read: `descriptor_of`
         self.sock = sock
         self.fd = sock.fileno()
         self.parser = parser
@@ -524,6 +529,7 @@ def gather(list exchanges not None, object timeout):
     be discarded.  A slow or failing one costs the others nothing.
     """
     cdef list outcomes = [NEED_DATA] * len(exchanges)
+    exchanges = list(exchanges)  # others may change theirs while we wait
     for exchange in exchanges:
         if (<PlainExchange?>exchange).data is None:
             raise ValueError("an exchange on which no command was begun")

@@ -150,6 +150,8 @@ cdef class KetamaTable(NodeTable):
                 raise ValueError(f"there can be no such point: {(place, owner)}")
             self.ring[i].place = place
             self.ring[i].owner = owner
+            if self.ring[i].owner >= self.count:  # a class of its own has compared it otherwise
+                raise ValueError(f"there can be no such point: {(place, owner)}")
 
     def __dealloc__(self):
         PyMem_Free(self.ring)

@@ -325,6 +325,8 @@ cdef class ReplyParser(ReplyStream):
     cdef Py_ssize_t value_size   # of the value whose data comes next, -1: a line comes next
     # The reply in progress.
     cdef int kind
+    cdef bytes request           # of a fetch or batch
+    cdef list keys               # its keys, in a list that is nobody else's
     cdef object result
     cdef bint found              # the one key of a fetch of one
     cdef Py_ssize_t room         # how much of a limit its lines have left
@@ -513,10 +515,19 @@ cdef class ReplyParser(ReplyStream):
                 return result
         # Taken back only when all went well: an exception leaves the parser unusable.
         self.broken = True
-        if kind <= K_GETS_MANY:
-            result = self.fetch(kind, request, keys, default)
-        elif kind == K_STORE_MANY or kind == K_DELETE_MANY:
-            result = self.batch(kind, request, keys)
+        if kind <= K_GETS_MANY or kind == K_STORE_MANY or kind == K_DELETE_MANY:
+            if self.kind == K_NONE:
+                # Offsets and indexes are of these: others may change the list, even while a key is
+                # hashed.
+                self.request = request
+                self.keys = None if kind <= K_GETS else list(keys)
+            if kind <= K_GETS_MANY:
+                result = self.fetch(kind, self.request, keys, default)
+            else:
+                result = self.batch(kind, self.request)
+            if result is not NEED_DATA:
+                self.request = None
+                self.keys = None
         elif kind == K_STATS:
             result = self.stats(request)
         elif kind == K_METADUMP:
@@ -524,7 +535,7 @@ cdef class ReplyParser(ReplyStream):
         elif kind == K_CONFIG:
             result = self.config(request)
         elif kind == K_RAW:
-            result = self.raw(request, keys)
+            result = self.raw(request, <bytes?>keys)
         elif kind >= K_BARRIER:
             result = self.barrier(kind, request, bool(keys))
         else:
@@ -691,9 +702,9 @@ cdef class ReplyParser(ReplyStream):
             )
         return self.refuse(line, length, request, True)
 
-    cdef object batch(self, int kind, bytes request, object keys):
+    cdef object batch(self, int kind, bytes request):
         cdef bint store = kind == K_STORE_MANY
-        cdef Py_ssize_t count = len(keys)
+        cdef Py_ssize_t count = PyList_GET_SIZE(self.keys)
         cdef Py_ssize_t begin, length
         cdef const char *line
         cdef int says
@@ -718,7 +729,7 @@ cdef class ReplyParser(ReplyStream):
                 if self.error is None:
                     self.error = error
             if store and says != SAYS_TRUE:
-                (<list>self.result).append(keys[self.progress])
+                (<list>self.result).append(self.keys[self.progress])
             self.progress += 1
         result = self.result if store else True
         error = self.error
@@ -913,7 +924,7 @@ cdef class ReplyParser(ReplyStream):
 
     # -- fetches -------------------------------------------------------------------------------
 
-    cdef object fetch(self, int kind, bytes request, object keys, object default):
+    cdef object fetch(self, int kind, bytes request, object only_key, object default):
         cdef bint many = kind >= K_GET_MANY
         cdef bint cas = kind == K_GETS or kind == K_GETS_MANY
         cdef Py_ssize_t begin, length, position, key_begin, key_end, flags_begin, flags_end
@@ -924,18 +935,18 @@ cdef class ReplyParser(ReplyStream):
         cdef object key, decoded
         cdef uint64_t number
         if self.kind == K_NONE:
-            self.begin_fetch(kind, request, keys, many, default)
+            self.begin_fetch(kind, request, many, default)
         while True:
             if self.value_size >= 0:
                 value = self.value(request)
                 if value is None:
                     return NEED_DATA
                 if many:
-                    if self.value_index >= PyList_GET_SIZE(keys):
+                    if self.value_index >= PyList_GET_SIZE(self.keys):
                         raise ValueError("fewer keys than the request has")
-                    key = <object>PyList_GET_ITEM(keys, self.value_index)
+                    key = <object>PyList_GET_ITEM(self.keys, self.value_index)
                 else:
-                    key = keys
+                    key = only_key
                 decoded = value
                 if self.decode != D_RAW:
                     decoded = self.decoded(value, self.value_flags)
@@ -953,7 +964,7 @@ cdef class ReplyParser(ReplyStream):
                     self.found = True
                 continue
             if kind == K_GET_MANY:
-                self.usual_values(request, <list>keys)
+                self.usual_values(request)
             begin = self.start
             length = self.line(request)
             if length < 0:
@@ -1006,7 +1017,7 @@ cdef class ReplyParser(ReplyStream):
                 error = server_error(PyBytes_FromStringAndSize(line, length), request)
                 raise error if error is not None else self.illegal(begin, length, request)
 
-    cdef int usual_values(self, bytes request, list keys) except -1:
+    cdef int usual_values(self, bytes request) except -1:
         """Take the values that come next as long as they are usual: whole, of the very next key.
 
         Of anything else nothing is taken: `fetch` does that, one by one.
@@ -1014,6 +1025,7 @@ cdef class ReplyParser(ReplyStream):
         cdef const unsigned char *asked = <const unsigned char *>PyBytes_AS_STRING(request)
         cdef const char *text = self.buffer
         cdef Py_ssize_t end = self.end
+        cdef list keys = self.keys
         cdef Py_ssize_t count = min(PyList_GET_SIZE(keys), self.answered_size)
         cdef Py_ssize_t at, token
         cdef uint64_t flags, size
@@ -1060,14 +1072,10 @@ cdef class ReplyParser(ReplyStream):
     cdef object illegal(self, Py_ssize_t begin, Py_ssize_t length, bytes request):
         return protocol_error(PyBytes_FromStringAndSize(self.buffer + begin, length), request)
 
-    cdef int begin_fetch(
-        self, int kind, bytes request, object keys, bint many, object default
-    ) except -1:
+    cdef int begin_fetch(self, int kind, bytes request, bint many, object default) except -1:
         cdef Py_ssize_t count = 1
         if many:
-            if type(keys) is not list:
-                raise TypeError("the keys of a fetch of many must be a list")
-            count = PyList_GET_SIZE(keys)
+            count = PyList_GET_SIZE(self.keys)
             if count > self.answered_size or count * 4 < self.answered_size:
                 PyMem_Free(self.answered)
                 self.answered_size = 0

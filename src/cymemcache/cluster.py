@@ -370,8 +370,7 @@ class HashClient(ScatterGather, ClusterCommands, Subscripts):
             known, node = self._nodes.get(name, _NOBODY)
             if client is None or known is not client or not node.is_up:
                 return self._partition_with_care(keys)
-            if type(part) is not list:  # a user's own table may have other sequences
-                part = list(part)
+            part = list(part)  # a user's own table may keep what it gives, or give other sequences
             parts.append(Part(node, client, part, part))
         return parts, [], None
 

@@ -61,7 +61,7 @@ class KetamaTable(NodeTable):
         if self.nodes and not ring:
             raise ValueError("nodes need points")
         for place, owner in ring:
-            if not 0 <= place <= _MASK or not 0 <= owner < len(self.nodes):
+            if not 0 <= place <= _MASK or owner not in range(len(self.nodes)):
                 raise ValueError(f"there can be no such point: {(place, owner)}")
         self._places = [place for place, _ in ring]
         self._owners = [owner for _, owner in ring]

@@ -103,6 +103,7 @@ class ReplyParser(ReplyStream):
         self._room = 0  # how much of a limit its lines have left
         self._items: list[tuple[Any, bytes, int]] = []
         self._error: MemcacheError | None = None
+        self._keys: list[Any] = []  # in a list that is nobody else's
         self._tokens: list[bytes] = []  # of the request line that is being answered
         self._next = 0  # the first token not yet passed
         self._base = 0  # index of the line's first key among all keys
@@ -248,9 +249,11 @@ class ReplyParser(ReplyStream):
             self._kind = kind
             self._result = []
             self._error = None
+            self._keys = list(keys)
+        count = len(self._keys)
         for usual in _USUAL_LINES[kind]:
-            self._take_equal(len(keys), usual)
-        while self.progress < len(keys):
+            self._take_equal(count, usual)
+        while self.progress < count:
             line = self._line(request)
             if line is None:
                 return NEED_DATA
@@ -262,10 +265,11 @@ class ReplyParser(ReplyStream):
                 self._error = self._error or error
                 stored = False
             if store and not stored:
-                self._result.append(keys[self.progress])
+                self._result.append(self._keys[self.progress])
             self.progress += 1
         result: Any = self._result if store else True
         self._result = None
+        self._keys = []
         return result if self._error is None else PartialFailure(result, self._error)
 
     def _take_equal(self, count: int, line: bytes) -> None:
@@ -443,6 +447,8 @@ class ReplyParser(ReplyStream):
             many = kind not in (GET, GETS)
             self._result = default if many and type(default) is dict else {}
             self._items = []
+            # Others may change the list, even while a key is hashed.
+            self._keys = list(keys)
             self._base = self._line_end = 0
             self._tokens = []
             self._begin_line(request)
@@ -452,7 +458,7 @@ class ReplyParser(ReplyStream):
                 value = self._value(request)
                 if value is None:
                     return NEED_DATA
-                key = keys[self._value_index]
+                key = self._keys[self._value_index]
                 flags = self._value_flags
                 decoded: Any = value
                 if self._decode != DECODE_RAW:
@@ -463,7 +469,7 @@ class ReplyParser(ReplyStream):
                 continue
             if at_once and self._lookup is None:
                 at_once = False
-                self._take_usual(keys)
+                self._take_usual(self._keys)
             line = self._line(request)
             if line is None:
                 return NEED_DATA
@@ -527,6 +533,7 @@ class ReplyParser(ReplyStream):
         result, items = self._result, self._items
         self._result = self._lookup = None
         self._items = []
+        self._keys = []
         if kind in _OF_ONE:
             result = next(iter(result.values())) if result else default
         return Undecoded(result, items) if items else result
