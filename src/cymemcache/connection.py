@@ -19,13 +19,8 @@ from .core import PlainExchange, ReplyParser, Requests
 from .core.replies import NEED_DATA, STORE, fork_error
 from .descriptors import prepare, remember, wrapped
 from .exceptions import MemcacheClientError, MemcacheError
-from .exchange import (
-    READABLE,
-    WRITABLE,
-    AnyExchange,
-    can_be_polled,
-    would_block,
-)
+from .exchange import READABLE, WRITABLE, AnyExchange, would_block
+from .plain import can_be_polled, can_connect_in_steps, is_plain
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -125,9 +120,7 @@ class Dialler:
     def _exchange(self, sock: Any, timeout: float | None) -> Exchange:
         """The exchange for a socket that we dialled."""
         parser = ReplyParser(self._decode, self._max_value_size)
-        # The type alone tells too much: gevent's sockets pass for it after monkey-patching.
-        plain = getattr(type(sock), "recv_into", None) is _socket.socket.recv_into
-        if PlainExchange is not None and plain:
+        if PlainExchange is not None and is_plain(sock):
             sock.settimeout(None)
             _set_receive_timeout(sock, timeout)
             return PlainExchange(sock, parser, timeout, self._tally)
@@ -228,7 +221,7 @@ class Dialler:
             if not is_unix:
                 self._set_tcp_options(sock)
             # A UNIX socket connects at once, or has to be tried again: no poll could tell when.
-            if is_unix or not can_be_polled(sock):
+            if is_unix or not can_connect_in_steps(sock):
                 _call_if_there(sock, "settimeout", left)
                 _call_if_there(sock, "connect", address)
                 return sock

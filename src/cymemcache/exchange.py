@@ -37,6 +37,7 @@ from .core.replies import (
     timeout_error,
 )
 from .forks import mark
+from .plain import can_be_polled
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -111,6 +112,8 @@ class AnyExchange:
         self.slot: Slot | None = None
         #: after which it is of no use any more, if nobody used it
         self.idle_seconds = inf
+        #: whether the steps of a command may wait in a poll
+        self.can_be_polled = can_be_polled(sock)
         self._parser = parser
         self._record = record
         self._forks = mark()
@@ -272,7 +275,7 @@ class AnyExchange:
         """
         if self._is_stale():
             return STALE
-        if can_be_polled(self.sock):
+        if self.can_be_polled:
             self.sock.settimeout(0.0)
             self._polled = self._shortened = True
         self._under_way = self._steps(request, kind, keys, None)
@@ -489,11 +492,6 @@ def _no_number() -> int:
 
 def _no_timeout(seconds: float | None) -> None:
     """Of a socket-like object of the user's own that has none."""
-
-
-def can_be_polled(sock: Any) -> bool:
-    """Whether `sock` is the standard library's own: polling others would block their event loop."""
-    return hasattr(select, "poll") and type(sock).__module__ in ("socket", "ssl")
 
 
 def would_block(error: OSError) -> bool:

@@ -16,7 +16,7 @@ from .calls import is_unreachable, may_retry
 from .core import PlainExchange
 from .core import gather as gather_plain
 from .core.replies import NEED_DATA, NOREPLY, STALE, Failed, closed_error, timeout_error
-from .exchange import READABLE, can_be_polled
+from .exchange import READABLE
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -152,7 +152,8 @@ class Errand:
     @property
     def is_polled(self) -> bool:
         """Whether its socket can be polled."""
-        return self._dialling is not None or can_be_polled(self.exchange.sock)  # type: ignore[union-attr]
+        exchange = self.exchange
+        return self._dialling is not None or self.is_plain or exchange.can_be_polled  # type: ignore[union-attr]
 
     def awaited(self) -> tuple[Any, int, float | None]:
         """What it waits for: ``(socket, events, deadline)``."""
