@@ -25,7 +25,7 @@ TEST_PYTHON = CYMEMCACHE_IMPL=python $(PY) -m pytest $(EACH) $(ARGS)
 # sanitizer keeps for a while.  Nor can greenlets, which change stacks, run under it.
 NOT_SANITIZED := test_packaging.py typing integration/test_benchmarks.py integration/test_demo.py \
 	integration/test_memory.py integration/test_libmemcached.py integration/test_greenlets.py
-FUZZ_TARGETS ?= parser parser_compiled requests rendezvous
+FUZZ_TARGETS ?= parser parser_compiled large requests rendezvous
 FUZZ_SECONDS = $(shell echo $$(($(SECONDS) / $(words $(FUZZ_TARGETS)))))
 # What the benchmarks compare with, each on its own: see benchmarks/clients.
 PEERS := pymemcache==4.0.0 'pylibmc>=1.6' 'python-memcached>=1.62' \

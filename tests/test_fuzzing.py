@@ -24,7 +24,9 @@ def replay(target: str) -> int:
     return len(inputs)
 
 
-@pytest.mark.parametrize(("target", "least"), [("parser", 50), ("requests", 50), ("rendezvous", 5)])
+@pytest.mark.parametrize(
+    ("target", "least"), [("parser", 50), ("large", 10), ("requests", 50), ("rendezvous", 5)]
+)
 def test_the_corpus_holds(target: str, least: int) -> None:
     assert replay(target) >= least
 
@@ -48,6 +50,20 @@ def test_a_request_that_is_two_is_found(monkeypatch: pytest.MonkeyPatch) -> None
         monkeypatch.setattr(module, "Requests", Two)
     with pytest.raises(Finding, match="stolen"):
         replay("requests")
+
+
+def test_a_large_value_that_came_wrong_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    def careless(parser: type) -> type:
+        class Careless(parser):  # type: ignore[misc,valid-type]
+            def feed(self, data: bytes) -> None:
+                super().feed(data[::-1] if len(data) > 1000 else data)
+
+        return Careless
+
+    for module in (targets.parser_py, targets.parser_c):
+        monkeypatch.setattr(module, "ReplyParser", careless(module.ReplyParser))
+    with pytest.raises(Finding, match="bytes that were sent"):
+        replay("large")
 
 
 def test_replies_that_depend_on_where_they_are_cut_are_found(

@@ -13,12 +13,13 @@ from pathlib import Path
 from types import CodeType, FrameType
 from typing import Any
 
-from cymemcache.core import arguments, parser_py, rendezvous_py, requests_py
+from cymemcache.core import arguments, parser_py, rendezvous_py, requests_py, stream_py
 from fuzzing.targets import TARGETS
 
 CORPUS = Path(__file__).parent / "corpus"
 MODULES = {
     "parser": [parser_py],
+    "large": [stream_py],
     "requests": [requests_py, arguments],
     "rendezvous": [rendezvous_py],
 }

@@ -153,6 +153,84 @@ def _by_answer(parser: Any, chunks: list[bytes], *asked: Any) -> list[Any]:
     return [("left", parser.pending)]
 
 
+# -- large values ----------------------------------------------------------------------------------
+
+MEBIBYTE = 1 << 20
+# Values of more than a mebibyte are received into memory that grows while they come.  Their bytes
+# are made here, so that an input of a few bytes makes one.
+BODIES = [bytes(range(251)) * (4 * MEBIBYTE // 251), b"0123456789a" * (4 * MEBIBYTE // 11)]
+PIECES = (4 * MEBIBYTE, MEBIBYTE, 1 << 16, 4096, 1, MEBIBYTE - 1)
+
+
+def large(data: bytes) -> None:
+    """A value above 1 MiB, in pieces of any size: what was sent, from both twins."""
+    compiled, pure = (_received(data, twin) for twin in (parser_c, parser_py))
+    if compiled != pure:
+        raise Finding(f"{compiled!r:.300} of the compiled twin, {pure!r:.300} of the pure one")
+
+
+def _received(data: bytes, twin: Any) -> list[Any]:
+    """What a twin makes of one reply with a large value; the value itself where it is right."""
+    choice = _Choice(data)
+    kind = choice.of(*ONE, *MANY, replies.CONFIG)
+    body = choice.of(*BODIES)[: choice.of(1, 2, 3) * MEBIBYTE + choice.below(5) - 2]
+    announced = len(body) + choice.of(0, 0, 0, 1, -1)
+    flags = choice.of(0, replies.FLAG_TEXT, replies.FLAG_INTEGER, replies.FLAG_PICKLE)
+    words = b"%d %d" % (flags, announced)
+    if kind in (replies.GETS, replies.GETS_MANY):
+        words += b" 7"
+    head = b"%b k %b\r\n" % (b"CONFIG" if kind == replies.CONFIG else b"VALUE", words)
+    tail = choice.of(b"\r\nEND\r\n", b"\r\nEND\r\n", b"\r\n", b"\rEND\r\n", b"")
+    parser = twin.ReplyParser(choice.below(3), choice.of(1 << 30, 1 << 30, 2 * MEBIBYTE))
+    asked = (kind, b"get k\r\n", ["k"] if kind in MANY else "k", MISS)
+    held: list[memoryview] = []
+    result: Any = NEED_DATA
+    try:
+        for part in (head, body, tail):
+            rest = memoryview(part)
+            while rest:
+                count = _taken(parser, rest[: choice.of(*PIECES)], choice, held)
+                rest = rest[count:]
+                if result is NEED_DATA:
+                    result = parser.parse(*asked)
+    except (MemcacheError, ValueError) as error:
+        return [("raised", type(error), str(error))]
+    if result is NEED_DATA:
+        return ["incomplete", parser.pending]
+    found = comparable(result)
+    for view in held:  # who has kept memory of the parser's cannot change a value with it
+        view[: len(view)] = bytes(len(view))
+    if comparable(result) != found or not _holds(result, body):
+        raise Finding(f"not the {len(body)} bytes that were sent")
+    return [found, parser.pending]
+
+
+def _taken(parser: Any, piece: memoryview, choice: _Choice, held: list[memoryview]) -> int:
+    """Hand `piece` over in one of the ways there are; how much of it was taken."""
+    way = choice.below(4)
+    if way == 0:
+        parser.feed(bytes(piece))
+        return len(piece)
+    keep = way == 1 and parser.wants_buffer and len(held) < 8
+    view = memoryview(parser.get_buffer())
+    count = min(len(view), len(piece))
+    view[:count] = piece[:count]
+    parser.buffer_updated(count)
+    if keep:
+        held.append(view)
+    else:
+        view.release()
+    return count
+
+
+def _holds(result: Any, body: bytes) -> bool:
+    """Whether the value in `result` is `body`, as bytes or as text."""
+    value = result.result if isinstance(result, Undecoded) else result
+    value = value["k"] if isinstance(value, dict) else value
+    value = value[0] if isinstance(value, tuple) else value
+    return value == body or (isinstance(value, str) and value.encode() == body)
+
+
 def comparable(result: Any) -> Any:
     """`result` in a form that tells all of it under ``==``."""
     if isinstance(result, MemcacheError):
@@ -363,6 +441,7 @@ def _wide(choice: _Choice) -> str:
 TARGETS: dict[str, Callable[[bytes], None]] = {
     "parser": parser,
     "parser_compiled": parser_compiled,
+    "large": large,
     "requests": requests,
     "rendezvous": rendezvous,
 }
