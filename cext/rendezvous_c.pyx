@@ -7,12 +7,12 @@ once it is made, and a call keeps everything that it works with on its own stack
 threads may use one table.
 """
 
-from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_CheckExact, PyBytes_GET_SIZE
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
 from cpython.mem cimport PyMem_Calloc, PyMem_Free, PyMem_Malloc
-from cpython.unicode cimport PyUnicode_CheckExact
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 
 from cymemcache.core import restored
+from cymemcache.core.arguments import text_of
 
 cdef extern from "Python.h":
     int PyUnicode_KIND(object text)
@@ -244,8 +244,9 @@ cdef class NodeTable:
 cdef class RendezvousTable(NodeTable):
     """An immutable set of nodes that tells which of them a key belongs to.
 
-    `nodes` are str (`TypeError` otherwise).  Keys may be anything: they count as Python formats
-    them, so that ``b"k"`` is placed as ``"b'k'"``.
+    `nodes` are str (`TypeError` otherwise).  A str counts as the text that it is, whatever its
+    class makes of it, since that text is sent.  Other keys may be anything: they count as Python
+    formats them, so that ``b"k"`` is placed as ``"b'k'"``.
     """
 
     cdef tuple names
@@ -275,11 +276,10 @@ cdef class RendezvousTable(NodeTable):
         cdef uint32_t high = 0
         cdef Py_ssize_t best = 0
         cdef Py_ssize_t i
-        if PyUnicode_CheckExact(key):
+        if isinstance(key, str):
             open_text(key, stack, &text)
-        elif not (PyBytes_CheckExact(key) and open_plain_bytes(key, stack, &text)):
-            # repr is what formatting bytes gives, without its BytesWarning.
-            key = repr(key) if PyBytes_CheckExact(key) else format(key)
+        elif not (isinstance(key, bytes) and open_plain_bytes(key, stack, &text)):
+            key = text_of(key)
             open_text(key, stack, &text)
         try:
             tail = tail_of(text.data, text.size)

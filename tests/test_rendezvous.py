@@ -8,6 +8,7 @@ import hashlib
 import importlib
 import pickle
 import threading
+from enum import Enum
 
 import pytest
 from hypothesis import given
@@ -188,18 +189,39 @@ def test_bytes_of_all_kinds_count_as_their_repr(core, key):
         assert table.choose(longer) == table.choose(repr(longer))
 
 
+class Color(str, Enum):  # noqa: UP042 - what is formatted is not the text
+    RED = "red"
+    GREEN = "größe"
+
+
+class Text(str):
+    def __format__(self, spec):
+        return "formatted"
+
+    __str__ = __repr__ = __format__
+
+
+class Data(bytes):
+    def __format__(self, spec):
+        return "formatted"
+
+    __str__ = __repr__ = __format__
+
+
+def test_str_and_bytes_of_any_class_count_as_what_is_sent_of_them(core):
+    table = core.RendezvousTable(make_nodes(64))
+    for i in range(50):
+        assert table.choose(Text(f"key-{i}")) == table.choose(f"key-{i}")
+        assert table.choose(Data(b"key-%d" % i)) == table.choose(b"key-%d" % i)
+    for color in Color:
+        assert table.choose(color) == table.choose(color.value)
+    assert list(table.partition([Color.RED, "red"]).values()) == [[Color.RED, "red"]]
+
+
 def test_other_keys_count_as_they_are_formatted(core):
-    class Odd(str):
-        def __format__(self, spec):
-            return "formatted"
-
-    class Plain(bytes):
-        pass
-
-    table = core.RendezvousTable(make_nodes(16))
-    assert table.choose(Odd("anything")) == table.choose("formatted")
-    assert table.choose(Plain(b"key")) == table.choose(b"key")
-    assert table.choose(7) == table.choose("7")
+    table = core.RendezvousTable(make_nodes(64))
+    for i in range(50):
+        assert table.choose(i) == table.choose(str(i))
 
 
 def test_an_error_of_a_key_propagates(core):

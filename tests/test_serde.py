@@ -145,7 +145,21 @@ def test_flags_are_those_of_pymemcache():
     names = ["FLAG_BYTES", "FLAG_PICKLE", "FLAG_INTEGER", "FLAG_LONG", "FLAG_COMPRESSED"]
     for name in [*names, "FLAG_TEXT"]:
         assert getattr(serde, name) == getattr(reference, name)
-    assert serde.FLAG_JSON == 1 << 5
+    assert serde.FLAG_JSON == 0x02000000  # Couchbase's
+
+
+def test_the_flag_of_json_is_none_that_a_common_client_has_for_something_else():
+    others = {
+        "pymemcache, pylibmc, Django": [1, 2, 4, 8, 16],
+        "Java (whalin)": [1 << bit for bit in range(15)],
+        "Java (spymemcached)": [1, 2, *(kind << 8 for kind in range(1, 9))],
+        "PHP": [*range(16), *(1 << bit for bit in range(4, 8))],
+        "Ruby (dalli)": [1, 2, 4, 8],
+        "JavaScript (memcached)": [2, 4, 8],
+        ".NET (Enyim)": [0xFA52, *(0x0100 | code for code in range(19))],
+    }
+    for flags in others.values():
+        assert not any(flag & serde.FLAG_JSON for flag in flags)
 
 
 # Pickle
@@ -421,6 +435,52 @@ def test_json_and_pickle_serdes_agree_on_plain_values(value):
 def test_json_serde_writes_json_only(value):
     with pytest.raises(ValueError, match="not JSON compliant"):
         JSONSerde().serialize("key", value)
+
+
+@pytest.mark.parametrize(
+    "text", ["NaN", "[Infinity]", '{"a":-Infinity}', "1e999", "[-1e400]", "1" * 400 + ".0"]
+)
+def test_json_serde_reads_no_number_that_it_would_not_write(text):
+    assert JSONSerde().deserialize("key", text.encode(), serde.FLAG_JSON) is MISS
+    with pytest.raises(ValueError, match=r"is not JSON|too large"):
+        JSONSerde(on_error="raise").deserialize("key", text.encode(), serde.FLAG_JSON)
+
+
+@pytest.mark.parametrize("number", [0.1, -0.0, 1e308, 5e-324, 1.7976931348623157e308, 1e-999])
+def test_json_serde_reads_every_number_that_it_writes(number):
+    data, flags = on_the_wire(JSONSerde().serialize("key", [number]))
+    (result,) = JSONSerde().deserialize("key", data, flags)
+    assert (result, math.copysign(1, result)) == (number, math.copysign(1, number))
+
+
+BEFORE = 1 << 5  # the flag of earlier versions, and of text that a client of Java stored
+
+
+@pytest.mark.parametrize(("flag", "other"), [(serde.FLAG_JSON, BEFORE), (BEFORE, serde.FLAG_JSON)])
+def test_json_under_the_flag_of_another_version_is_a_miss_and_no_wrong_value(flag, other):
+    written = on_the_wire(JSONSerde(flag=other).serialize("key", [1]))
+    assert written == (b"[1]", other)
+    assert JSONSerde(flag=flag).deserialize("key", *written) is MISS
+    assert JSONSerde(flag=other).deserialize("key", *written) == [1]
+    assert (
+        CompressedSerde(serde=JSONSerde(flag=flag)).deserialize(
+            "key", zlib.compress(b"[1]"), other | serde.FLAG_COMPRESSED
+        )
+        is MISS
+    )
+
+
+def test_the_flag_of_json_can_be_ones_own():
+    own = JSONSerde(flag=1 << 16)
+    assert own.serialize("key", [1]) == (b"[1]", 1 << 16)
+    assert own.deserialize("key", b"[1]", 1 << 16) == [1]
+    assert serde.stock_kind(own) == DECODE_STOCK
+
+
+@pytest.mark.parametrize("flag", [0, 1, 1 << 4, 3 << 4, -1, 1 << 32, "32", None])
+def test_the_flag_of_json_must_be_free(flag):
+    with pytest.raises(ValueError, match="flag must be a number of 32 bits"):
+        JSONSerde(flag=flag)
 
 
 @pytest.mark.parametrize("value", [{1, 2}, object(), [b"bytes"], {(1, 2): 3}], ids=shown)

@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import time
+from functools import partial
 
 from . import options as _options
 from .addresses import normalize_server_spec
@@ -16,6 +17,7 @@ from .connection import Dialler
 from .core import PlainCalls, Requests
 from .core.replies import DECODE_STOCK
 from .counters import Tally
+from .extending import extension_of
 from .limited import LimitedPool
 from .options import LiveOption, ReadOnlyOption
 from .pool import ConnectionPool
@@ -95,16 +97,20 @@ class Client(PlainCalls, Calls, SyncCommands, Subscripts):
 
     def _renew_requests(self) -> None:
         options = self._options
-        self._requests = Requests(
+        serialize = serialize_of(options["serde"])
+        extend = extension_of(options["serde"])
+        requests = partial(
+            Requests,
             options["key_prefix"],
             options["encoding"],
             options["allow_unicode_keys"],
             options["max_value_size"],
             options["max_request_size"],
-            serialize_of(options["serde"]),
-            stock_kind(options["serde"]) == DECODE_STOCK,
-            self._clock,
+            stock=stock_kind(options["serde"]) == DECODE_STOCK,
+            clock=self._clock,
         )
+        self._requests = requests(serialize=serialize)
+        self._extending = self._requests if extend is serialize else requests(serialize=extend)
 
     def _option_changed(self, name: str, value: Any) -> None:
         self._renew_requests()

@@ -100,6 +100,7 @@ class Commands(
     allow_unicode_keys: bool
     default_noreply: bool
     _requests: Requests
+    _extending: Requests  # for append and prepend
 
     if TYPE_CHECKING:
 
@@ -181,9 +182,11 @@ class Commands(
         """Add `value` behind what `key` holds (protocol.txt, "Storage commands").
 
         The server keeps the item's flags and expiry and ignores those given here.  Returns True,
-        False on a miss.
+        False on a miss.  `MemcacheIllegalInputError` for what the serde would pickle, compress or
+        sign: bytes, text and numbers go as they are.  An item that *is* pickled, compressed or
+        signed is destroyed by this, which cannot be seen from here.
         """
-        return self._store(b"append", key, value, expire, noreply, flags)
+        return self._extend(b"append", key, value, expire, noreply, flags)
 
     def prepend(
         self,
@@ -196,9 +199,11 @@ class Commands(
         """Add `value` before what `key` holds (protocol.txt, "Storage commands").
 
         The server keeps the item's flags and expiry and ignores those given here.  Returns True,
-        False on a miss.
+        False on a miss.  `MemcacheIllegalInputError` for what the serde would pickle, compress or
+        sign: bytes, text and numbers go as they are.  An item that *is* pickled, compressed or
+        signed is destroyed by this, which cannot be seen from here.
         """
-        return self._store(b"prepend", key, value, expire, noreply, flags)
+        return self._extend(b"prepend", key, value, expire, noreply, flags)
 
     def cas(
         self,
@@ -254,6 +259,20 @@ class Commands(
         if noreply is None:
             noreply = self.default_noreply
         request = self._requests.store(verb, key, value, expire, noreply, flags)
+        return self._send(request, 1, True) if noreply else self._call(STORE, request)
+
+    def _extend(
+        self,
+        verb: bytes,
+        key: KeyT,
+        value: Any,
+        expire: int | timedelta | datetime,
+        noreply: bool | None,
+        flags: int | None,
+    ) -> Any:
+        if noreply is None:
+            noreply = self.default_noreply
+        request = self._extending.store(verb, key, value, expire, noreply, flags)
         return self._send(request, 1, True) if noreply else self._call(STORE, request)
 
     # -- retrieval commands ------------------------------------------------------------------------

@@ -10,7 +10,7 @@ hasher must never do I/O: a cluster asks it again for every key.
 from __future__ import annotations
 
 from .core import RendezvousTable, murmur3_32
-from .core.arguments import listed
+from .core.arguments import listed, text_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -176,10 +176,9 @@ class _ScoreTable:
     def choose(self, key: Any) -> str | None:
         winner = None
         best: tuple[int, str] | None = None
+        text = text_of(key)
         for node in self.nodes:
-            # repr is what formatting bytes gives, without its BytesWarning.
-            text = f"{node}-{key!r}" if type(key) is bytes else f"{node}-{key}"
-            score = (self.score(text), str(node))
+            score = (self.score(f"{node}-{text}"), str(node))
             if best is None or score > best:
                 best = score
                 winner = node

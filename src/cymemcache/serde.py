@@ -13,6 +13,8 @@ made when it is first asked for.
 
 from __future__ import annotations
 
+from functools import cache
+
 from .core.replies import (
     DECODE_LATER,
     DECODE_RAW,
@@ -32,6 +34,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
     from functools import partial
+    from json import JSONDecoder
     from typing import Any, Literal, Protocol
 
     class Serde(Protocol):
@@ -75,9 +78,13 @@ __all__ = [
     "stock_kind",
 ]
 
-#: The value is JSON (`JSONSerde`); pymemcache has no such flag and gives the bytes.
-FLAG_JSON = 1 << 5
+#: The value is JSON (`JSONSerde`): the flag by which Couchbase's clients mark it.  pymemcache has
+#: no such flag and gives the bytes.
+FLAG_JSON = 1 << 25
+# What earlier versions marked JSON with, and Java's clients mark text with.
+_FLAG_JSON_BEFORE = 1 << 5
 
+_STOCK_FLAGS = FLAG_PICKLE | FLAG_INTEGER | FLAG_LONG | FLAG_COMPRESSED | FLAG_TEXT
 _HIGHEST = -1  # pickle's own way to ask for its highest protocol
 _INFLATE_INPUT = 1 << 16  # compressed bytes that are given to zlib at once
 _INFLATE_OUTPUT = 1 << 20  # bytes that are taken from it at once
@@ -151,7 +158,7 @@ def _described(flags: int) -> str:
         return "number"
     if flags & FLAG_PICKLE:
         return "pickled"
-    return "JSON" if flags & FLAG_JSON else "plain"
+    return "plain"
 
 
 def _python_memcache_serializer(
@@ -203,7 +210,15 @@ def _decode_python(key: Any, value: bytes, flags: int, on_error: str) -> Any:
         return undecodable(error, what, key, on_error)
 
 
-class PickleSerde:
+class StockSerde:
+    """A serde of this package.
+
+    Its values are no longer what they were where something is added to their bytes, unless these
+    are the value's own (`extending.extension_of`).
+    """
+
+
+class PickleSerde(StockSerde):
     """bytes, str and int as what they are, anything else pickled: the usual serde.
 
     Unpickling runs whatever code the pickle names: only for a memcached that nobody else can write
@@ -236,17 +251,49 @@ class PickleSerde:
         return _decode_python(key, value, flags, self._on_error)
 
 
-class JSONSerde:
+@cache
+def _json_decoder() -> JSONDecoder:
+    """Reads what `JSONSerde` writes: no number that it would refuse to write."""
+    from json import JSONDecoder
+
+    def refuse(name: str) -> Any:
+        raise ValueError(f"{name} is not JSON")
+
+    def finite(text: str) -> float:
+        number = float(text)
+        if number - number != 0.0:
+            raise ValueError("a number is too large to be read")
+        return number
+
+    return JSONDecoder(parse_float=finite, parse_constant=refuse)
+
+
+class JSONSerde(StockSerde):
     """bytes, str and int as `PickleSerde` has them, anything else as JSON with `FLAG_JSON`.
 
     It runs no code of the cache's, so it is safe where others can write to memcached.  Values come
     back as JSON knows them: tuples as lists, dict keys as str.  What JSON has no form for raises
-    `TypeError` or `ValueError` (NaN and the infinities among it).  A value that cannot be decoded,
-    a pickled one included, is logged and counts as missing: `MISS`; with ``on_error="raise"`` it
-    raises `ValueError` (`RecursionError` for JSON nested too deep).
+    `TypeError` or `ValueError` (NaN and the infinities among it).  A value that cannot be decoded
+    is logged and counts as missing: `MISS`; so do a pickled one, and one with NaN or a number that
+    only infinity could stand for.  With ``on_error="raise"`` it raises `ValueError`
+    (`RecursionError` for JSON nested too deep).
+
+    `flag` marks the values that are JSON.  Earlier versions used ``1 << 5``, which is text to
+    clients of Java: such a value is a miss here, and ``JSONSerde(flag=1 << 5)`` goes on with it.
     """
 
-    def __init__(self, *, on_error: Literal["miss", "raise"] = "miss") -> None:
+    # For pickles of an earlier version.
+    _on_error = "miss"
+    _flag = FLAG_JSON
+
+    def __init__(
+        self, *, flag: int = FLAG_JSON, on_error: Literal["miss", "raise"] = "miss"
+    ) -> None:
+        if not isinstance(flag, int) or not 0 < flag < 1 << 32 or flag & _STOCK_FLAGS:
+            raise ValueError(
+                f"flag must be a number of 32 bits without those of the FLAG_* of others ({flag!r})"
+            )
+        self._flag = flag
         self._on_error = checked_on_error(on_error)
 
     def serialize(self, key: Any, value: Any) -> tuple[bytes | str, int]:
@@ -257,18 +304,20 @@ class JSONSerde:
         import json
 
         text = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
-        return _utf8(text), FLAG_JSON
+        return _utf8(text), self._flag
 
     def deserialize(self, key: Any, value: bytes, flags: int) -> Any:
         """The value that was stored as the bytes `value` with `flags`."""
         what = _described(flags)
+        marked = flags & ~FLAG_COMPRESSED
         try:
             if what == "pickled":
                 raise ValueError("JSONSerde reads no pickles")
-            if what == "JSON":
-                import json
-
-                return json.loads(value.decode("utf-8"))
+            if marked == self._flag:
+                what = "JSON"
+                return _json_decoder().decode(value.decode("utf-8"))
+            if marked in (FLAG_JSON, _FLAG_JSON_BEFORE):
+                raise ValueError(f"JSONSerde reads JSON of the flag {self._flag}, not {marked}")
             return _decode_stock(value, flags)
         except (ValueError, RecursionError) as error:
             return undecodable(error, what, key, self._on_error)
@@ -305,7 +354,7 @@ def _too_large(limit: int) -> MemcacheDecompressionError:
     )
 
 
-class CompressedSerde:
+class CompressedSerde(StockSerde):
     """Compresses what another serde made, where that makes it smaller.
 
     `serde` is the other one (`pickle_serde`).  Values of more than `min_compress_len` bytes are
@@ -402,7 +451,7 @@ class LegacyWrappingSerde:
 
 
 # What makes the stock serdes stock: as long as these are in place, the core may do their work.
-_STOCK_METHODS = {
+_STOCK_METHODS: dict[type, Any] = {
     PickleSerde: (PickleSerde.serialize, PickleSerde.deserialize),
     JSONSerde: (JSONSerde.serialize, JSONSerde.deserialize),
 }

@@ -21,7 +21,7 @@ _SIGNATURE_SIZE = 32  # of HMAC-SHA256, in bytes, before the value
 _LEAST_KEY_SIZE = 16  # bytes
 
 
-class SignedSerde:
+class SignedSerde(_serde.StockSerde):
     """Signs what another serde made, and lets that read only what is signed.
 
     For a memcached that others can write to, or be made to: above all with values that are

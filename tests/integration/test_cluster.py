@@ -11,6 +11,8 @@ import os
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from enum import Enum
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +29,7 @@ from cymemcache import (
     serde,
 )
 from cymemcache.commands import Commands
-from cymemcache.hashing import RendezvousHash
+from cymemcache.hashing import KetamaHash, RendezvousHash
 from cymemcache.testing import EmbeddedServer, MemcachedProcess, MockMemcacheClient
 from wire import MEBIBYTE, PATIENCE, TOO_LONG_KEY, Server, wait_until
 
@@ -709,3 +711,25 @@ def test_signal_handlers_may_use_it_in_the_middle_of_a_command(
     assert len(seen) == 6
     assert all(set(found.values()) == {b"v"} for _, found in seen), "or misses, of the node removed"
     assert cluster.get_many(MANY) == dict.fromkeys(MANY, b"v")
+
+
+class Color(str, Enum):  # noqa: UP042 - what is formatted is not the text
+    RED = "red"
+    GREEN = "green"
+    BLUE = "blue"
+    WHITE = "white"
+
+
+@pytest.mark.parametrize(
+    "hasher", [RendezvousHash, KetamaHash, partial(RendezvousHash, seed=7)], ids=str
+)
+def test_a_key_of_a_users_class_is_on_the_node_of_its_text(
+    nodes: list[tuple[str, int]], connect_all: Callable[..., Any], hasher: Any
+) -> None:
+    client = connect_all(nodes, hasher=hasher)
+    for color in Color:
+        assert client.set(color, color.value, noreply=False)
+    texts = [color.value for color in Color]
+    assert client.get_many(texts) == {text: text.encode() for text in texts}
+    assert [client.get(text) for text in texts] == [text.encode() for text in texts]
+    assert client.get_many(list(Color)) == {color: color.value.encode() for color in Color}

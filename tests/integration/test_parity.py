@@ -324,6 +324,11 @@ SPLIT = dict.fromkeys(("HashClient", "pooled HashClient"), ("set_many", "set_mul
 
 # Why a call may differ: what is repaired, and each must be met.
 EXCUSES: dict[str, Callable[[Difference], bool]] = {
+    "what would be pickled or compressed is not appended": lambda one: (
+        one.options in ("pickle", "compressed")
+        and one.call.name in ("append", "prepend")
+        and raised(one.mine, "MemcacheIllegalInputError")
+    ),
     "a value that cannot be decoded is a miss": lambda one: (
         one.options in ("pickle", "compressed")
         and one.call.name in FETCHES

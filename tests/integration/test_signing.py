@@ -240,8 +240,9 @@ def test_changes_on_the_server_break_the_signature(
     running_memcached.flush()
     client = connect(running_memcached.address, serde=SignedSerde([NEW]), default_noreply=False)
     client.set_many({"appended": "v", "prepended": "v"})
-    client.append("appended", "more")
-    client.prepend("prepended", "more")
+    other = connect(running_memcached.address, default_noreply=False)
+    other.append("appended", "more")
+    other.prepend("prepended", "more")
     client.set("flagged", "v", flags=12345)
     assert client.get_many(["appended", "prepended", "flagged"]) == {}
 

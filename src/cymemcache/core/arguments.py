@@ -134,6 +134,14 @@ def serde_data_error(data: Any) -> TypeError:
     )
 
 
+def text_of(key: Any) -> str:
+    """The text by which `key` is placed where formatted keys count: of a str what is sent of it."""
+    if isinstance(key, str):
+        return str.__str__(key)
+    # What formatting plain bytes gives, without its BytesWarning.
+    return bytes.__repr__(key) if isinstance(key, bytes) else format(key)
+
+
 def exact(data: bytes) -> bytes:
     """The bytes themselves, where a subclass may say other things of them than they are."""
     return data if type(data) is bytes else b"".join((data,))

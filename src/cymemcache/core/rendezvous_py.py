@@ -12,6 +12,7 @@ from __future__ import annotations
 from struct import pack, unpack, unpack_from
 
 from . import restored
+from .arguments import text_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -165,8 +166,9 @@ class NodeTable:
 class RendezvousTable(NodeTable):
     """An immutable set of nodes that tells which of them a key belongs to.
 
-    `nodes` are str (`TypeError` otherwise).  Keys may be anything: they count as Python formats
-    them, so that ``b"k"`` is placed as ``"b'k'"``.
+    `nodes` are str (`TypeError` otherwise).  A str counts as the text that it is, whatever its
+    class makes of it, since that text is sent.  Other keys may be anything: they count as Python
+    formats them, so that ``b"k"`` is placed as ``"b'k'"``.
     """
 
     __slots__ = ("_groups", "_names")
@@ -186,9 +188,7 @@ class RendezvousTable(NodeTable):
         return restored.rendezvous_table, (self.nodes,)
 
     def _best(self, key: Any) -> int:
-        kind = type(key)
-        # repr is what formatting bytes gives, without its BytesWarning.
-        data = _low_bytes(key if kind is str else repr(key) if kind is bytes else format(key))
+        data = _low_bytes(key if type(key) is str else text_of(key))
         names = self._names
         best = high = -1
         for group in self._groups:
