@@ -7,6 +7,7 @@ idle connection, another kind of socket, a connection that went stale, any excep
 is not final.  It must never do anything in another way than they do.
 """
 
+from cpython.bytes cimport PyBytes_GET_SIZE
 from cpython.dict cimport PyDict_Contains, PyDict_SetItem
 from cpython.list cimport PyList_Append, PyList_GET_ITEM, PyList_GET_SIZE
 from cpython.ref cimport Py_DECREF
@@ -15,6 +16,7 @@ import threading
 
 from cymemcache.core.exchange_c cimport PlainExchange
 from cymemcache.core.replies import (
+    DOUBTFUL_SIZE as _DOUBTFUL_SIZE,
     GET_MANY as _GET_MANY,
     GETS as _GETS,
     GETS_MANY as _GETS_MANY,
@@ -28,6 +30,7 @@ cdef extern from "Python.h":
 
 cdef object STALE = _STALE
 cdef object MISS = _MISS
+cdef Py_ssize_t DOUBTFUL_SIZE = _DOUBTFUL_SIZE
 # Of the kinds, those up to GETS fetch one key, those up to GETS_MANY several.
 cdef int GETS = _GETS
 cdef int GETS_MANY = _GETS_MANY
@@ -177,6 +180,8 @@ cdef class PlainCalls:
         cdef PlainExchange connection
         if pool is None or tally is None:
             raise AttributeError("_pool")
+        if self._knows_version is not True or PyBytes_GET_SIZE(request) >= DOUBTFUL_SIZE:
+            return self._send_any(request, commands, result)
         connection = pool.taken()
         if connection is None:
             return self._send_any(request, commands, result)

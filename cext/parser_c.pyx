@@ -71,6 +71,7 @@ cdef enum:
     K_RAW = 18
     K_BARRIER = 19
     K_DRAIN = 20
+    K_WRITES = 21
 
 cdef enum:
     D_RAW = 0
@@ -501,7 +502,7 @@ cdef class ReplyParser(ReplyStream):
         cdef object result
         if self.broken:
             raise broken_error()
-        if kind < K_GET or kind > K_DRAIN:
+        if kind < K_GET or kind > K_WRITES:
             raise ValueError(f"no such kind of reply: {kind!r}")
         if self.kind != K_NONE and kind != self.kind:
             raise ValueError(f"a reply of kind {self.kind} is being parsed, not {kind}")
@@ -536,6 +537,8 @@ cdef class ReplyParser(ReplyStream):
             result = self.config(request)
         elif kind == K_RAW:
             result = self.raw(request, <bytes?>keys)
+        elif kind == K_WRITES:
+            result = self.writes(request, len(keys))
         elif kind >= K_BARRIER:
             result = self.barrier(kind, request, bool(keys))
         else:
@@ -916,11 +919,47 @@ cdef class ReplyParser(ReplyStream):
             if error is not None:
                 if storing and not text.startswith(b"SERVER_ERROR"):
                     raise refused_value_error(text)
-                # Beyond some, only their number counts: a batch can have millions.
-                if len(self.noreply_errors) >= ERRORS_KEPT:
-                    error = self.noreply_errors[0]
-                if len(self.noreply_errors) < _replies.MAX_NOREPLY_ERRORS:
-                    self.noreply_errors.append(error)
+                self.keep(error)
+
+    cdef object writes(self, bytes request, Py_ssize_t count):
+        cdef bint storing = request.startswith(_replies.STORAGE_VERBS)
+        cdef Py_ssize_t begin, length
+        cdef uint64_t number
+        cdef const char *line
+        cdef bytes text
+        self.kind = K_WRITES
+        while self.progress < count:
+            begin = self.start
+            length = self.line(request)
+            if length < 0:
+                return NEED_DATA
+            line = self.buffer + begin
+            if not is_text(line, length, b"STORED", 6):
+                text = PyBytes_FromStringAndSize(line, length)
+                if text not in _replies.WRITTEN and not number_at(
+                    line, length, 20, MAX_UINT64, &number
+                ):
+                    self.keep(
+                        self.refuse(
+                            line,
+                            length,
+                            request,
+                            not storing or text.startswith(b"SERVER_ERROR"),
+                        )
+                    )
+            self.progress += 1
+        errors = self.noreply_errors
+        self.noreply_errors = []
+        return errors
+
+    cdef int keep(self, error) except -1:
+        """One more error in answer to noreply commands."""
+        # Beyond some, only their number counts: a batch can have millions.
+        if len(self.noreply_errors) >= ERRORS_KEPT:
+            error = self.noreply_errors[0]
+        if len(self.noreply_errors) < _replies.MAX_NOREPLY_ERRORS:
+            self.noreply_errors.append(error)
+        return 0
 
     # -- fetches -------------------------------------------------------------------------------
 

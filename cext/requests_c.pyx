@@ -16,7 +16,7 @@ from cpython.list cimport PyList_GET_ITEM, PyList_GET_SIZE
 from cpython.mem cimport PyMem_Free, PyMem_Realloc
 from cpython.tuple cimport PyTuple_GET_ITEM, PyTuple_GET_SIZE
 from libc.stdint cimport int64_t, uint64_t
-from libc.string cimport memcmp, memcpy, memset
+from libc.string cimport memchr, memcmp, memcpy, memset
 
 from time import time as _time
 
@@ -169,6 +169,33 @@ cdef bytes cas_of(object cas):
     if int(token) > UINT64_MAX:
         raise _arguments.cas_error(cas)
     return token
+
+
+cdef Py_ssize_t line_size(const char *text, Py_ssize_t length) except -1:
+    """Bytes of the line at `text`, which ends with noreply, its end included."""
+    cdef const char *end = <const char *>memchr(text, 10, length)
+    if end == NULL or end - text < 10 or memcmp(end - 9, b" noreply\r\n", 10) != 0:
+        raise ValueError("no requests with noreply")
+    return end + 1 - text
+
+
+cdef Py_ssize_t value_size(const char *text, Py_ssize_t line) except -2:
+    """Bytes of the value behind a request's line of so many bytes, -1 where it has none."""
+    cdef Py_ssize_t size = 0
+    cdef Py_ssize_t i = 0
+    cdef int blanks = 0
+    # set, add, append, replace, prepend, cas: no other has a value.
+    if text[0] not in (c"s", c"a", c"r", c"p") and memcmp(text, b"cas ", 4) != 0:
+        return -1
+    while blanks < 4 and i < line:
+        blanks += text[i] == c" "
+        i += 1
+    while i < line and c"0" <= text[i] <= c"9":
+        size = size * 10 + (text[i] - c"0")
+        if size > MAX_VALUE_SIZE:
+            raise ValueError("no requests with noreply")
+        i += 1
+    return size
 
 
 cdef class Requests:
@@ -544,6 +571,40 @@ cdef class Requests:
             raise _arguments.value_encoding_error(self.encoding, error) from error
         self.point(holder, out)
         return holder
+
+    def with_replies(self, bytes request not None, Py_ssize_t least):
+        """The noreply commands in `request` without their noreply.
+
+        None where none of them has a value of at least `least` bytes; 0 is for all of them.
+        """
+        cdef const char *text = PyBytes_AS_STRING(request)
+        cdef Py_ssize_t length = PyBytes_GET_SIZE(request)
+        cdef Py_ssize_t position = 0
+        cdef Py_ssize_t largest = 0
+        cdef Py_ssize_t commands = 0
+        cdef Py_ssize_t size, line
+        cdef bytes result
+        cdef char *at
+        while position < length:
+            line = line_size(text + position, length - position)
+            size = value_size(text + position, line)
+            if size >= 0 and size + 2 > length - position - line:
+                raise ValueError("no requests with noreply")
+            largest = max(largest, size)
+            position += line + (size + 2 if size >= 0 else 0)
+            commands += 1
+        if largest < least:
+            return None
+        result = PyBytes_FromStringAndSize(NULL, length - 8 * commands)
+        at = PyBytes_AS_STRING(result)
+        position = 0
+        while position < length:
+            line = line_size(text + position, length - position)
+            size = value_size(text + position, line)
+            at = put(at, text + position, line - 10)
+            at = put(at, text + position + line - 2, 2 + (size + 2 if size >= 0 else 0))
+            position += line + (size + 2 if size >= 0 else 0)
+        return result
 
     # -- the rest ------------------------------------------------------------------------------
 

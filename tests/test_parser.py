@@ -183,6 +183,12 @@ REPLIES: list[tuple[int, bytes, Any, bytes, Any]] = [
     (replies.RAW, b"stats\r\n", b"\r\nEND\r\n", b"STAT a 1\r\nEND\r\n", b"STAT a 1"),
     (replies.RAW, b"slabs reassign 1 1\r\n", b"\r\n", b"SAME src\r\n", b"SAME src"),
     (replies.BARRIER, b"x", None, b"STORED\r\nVERSION 1\r\n", []),
+    (replies.WRITES, b"set k 0 0 1\r\n1\r\n", range(2), b"STORED\r\nNOT_STORED\r\n", []),
+    (replies.WRITES, b"cas k 0 0 1 1\r\n1\r\n", range(2), b"EXISTS\r\nNOT_FOUND\r\n", []),
+    (replies.WRITES, b"delete k\r\n", range(1), b"DELETED\r\n", []),
+    (replies.WRITES, b"touch k 1\r\n", range(1), b"TOUCHED\r\n", []),
+    (replies.WRITES, b"incr k 1\r\n", range(1), b"18446744073709551615\r\n", []),
+    (replies.WRITES, b"flush_all 0\r\n", range(1), b"OK\r\n", []),
 ]
 IDS = [f"{number}-{case[1].split()[0].decode()}" for number, case in enumerate(REPLIES)]
 
@@ -677,6 +683,28 @@ def test_a_noreply_storage_command_may_be_refused_by_server_error_only(
             parser.parse(kind, b"", True)
 
 
+def test_errors_in_answer_to_writes_are_all_given_and_those_beyond_many_counted(
+    core: Any,
+) -> None:
+    parser = core.ReplyParser()
+    first = b"SERVER_ERROR out of memory\r\nSTORED\r\n"
+    errors = run(parser, [first, first * 149], replies.WRITES, b"set k 0 0 1\r\n1\r\n", range(300))
+    assert len(errors[0][1]) == 150
+    assert (
+        run(parser, [b"CLIENT_ERROR no number\r\n"], replies.WRITES, b"incr k 1\r\n", [0])[1] == 0
+    )
+
+
+@pytest.mark.parametrize(
+    "line", [b"ERROR", b"CLIENT_ERROR bad data chunk", b"END", b"VALUE k 0 1", b"VERSION 1", b""]
+)
+def test_a_write_with_a_value_may_be_refused_by_server_error_only(core: Any, line: bytes) -> None:
+    parser = core.ReplyParser()
+    feed(parser, b"SERVER_ERROR out of memory\r\n" + line + b"\r\n")
+    with pytest.raises((MemcacheClientError, MemcacheUnknownError)):
+        parser.parse(replies.WRITES, b"prepend k 0 0 1\r\n1\r\n", range(2))
+
+
 def test_misuse_is_refused(core: Any) -> None:
     with pytest.raises(ValueError, match="decode"):
         core.ReplyParser(7)
@@ -784,7 +812,7 @@ _requests = st.sampled_from(
 @given(
     stream=_streams,
     cuts=st.lists(st.integers(0, 400), max_size=6),
-    kind=st.integers(replies.GET, replies.DRAIN),
+    kind=st.integers(replies.GET, replies.WRITES),
     decode=st.integers(0, 2),
     request_keys=_requests,
     limit=st.sampled_from([2, 1 << 20]),
@@ -826,7 +854,7 @@ def test_the_twins_agree_on_any_bytes_cut_anywhere(
     cuts=st.lists(st.integers(0, 400), max_size=4),
     ways=st.lists(st.sampled_from(["get_buffer", "feed", "answer"]), min_size=5, max_size=5),
     kinds=st.lists(
-        st.one_of(st.just(replies.GET), st.integers(replies.GET, replies.DRAIN)),
+        st.one_of(st.just(replies.GET), st.integers(replies.GET, replies.WRITES)),
         min_size=2,
         max_size=2,
     ),

@@ -42,7 +42,14 @@ BIG = b"x" * LIMIT
 ONE_LINE = (
     *(replies.STORE, replies.CAS, replies.DELETE, replies.ARITHMETIC, replies.TOUCH, replies.OK),
     *(replies.VERSION, replies.LINE, replies.STORE_MANY, replies.DELETE_MANY, replies.GET),
-    *(replies.STATS, replies.METADUMP, replies.CONFIG, replies.BARRIER, replies.DRAIN),
+    *(
+        replies.STATS,
+        replies.METADUMP,
+        replies.CONFIG,
+        replies.BARRIER,
+        replies.DRAIN,
+        replies.WRITES,
+    ),
 )
 ENDLESS = [
     # A line that does not end, wherever there is a line.
@@ -109,7 +116,7 @@ def test_a_reply_without_end_is_given_up(core: Any, endless: Endless) -> None:
 
 
 def test_every_kind_of_reply_is_tried() -> None:
-    assert {endless.kind for endless in ENDLESS} == {*range(replies.GET, replies.DRAIN + 1)}
+    assert {endless.kind for endless in ENDLESS} == {*range(replies.GET, replies.WRITES + 1)}
 
 
 @pytest.mark.parametrize("answer", ANSWERS, ids=str)

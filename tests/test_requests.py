@@ -39,6 +39,69 @@ def test_the_model_reads_what_it_should() -> None:
             list(commands_in(broken))
 
 
+# -- replies asked for after all -------------------------------------------------------------------
+
+
+def both_ways(requests: Any) -> list[tuple[bytes, bytes]]:
+    """Every command that can have noreply, with and without."""
+    awkward = b" noreply\r\nset k 0 0 9 noreply\r\n"
+    commands: list[Callable[[bool], bytes]] = [
+        *(
+            lambda noreply, verb=verb: requests.store(verb, "noreply", awkward, -1, noreply)
+            for verb in (b"set", b"add", b"replace", b"append", b"prepend")
+        ),
+        lambda noreply: requests.cas("k", awkward, 18446744073709551615, 0, noreply),
+        lambda noreply: requests.store(b"set", "k", b"", 0, noreply),
+        lambda noreply: requests.store_many(
+            b"set", [("a", awkward), ("noreply", b""), ("c", b"x" * 5000)], 0, noreply
+        ),
+        lambda noreply: requests.delete("k", noreply),
+        lambda noreply: requests.delete_many(["a", "noreply", "c"], noreply),
+        lambda noreply: requests.incr("k", 1, noreply),
+        lambda noreply: requests.decr("noreply", 1, noreply),
+        lambda noreply: requests.touch("k", -1, noreply),
+        lambda noreply: requests.flush_all(0, noreply),
+        lambda noreply: requests.verbosity(1, noreply),
+        lambda noreply: requests.cache_memlimit(64, noreply),
+    ]
+    return [(command(True), command(False)) for command in commands]
+
+
+def test_noreply_can_be_taken_out_of_every_request(core: Any) -> None:
+    requests = core.Requests()
+    for silent, asking in both_ways(requests):
+        assert requests.with_replies(silent, 0) == asking
+
+
+def test_noreply_is_taken_out_where_a_value_is_that_large(core: Any) -> None:
+    requests = core.Requests()
+    for size, least in ((5, 5), (6, 5)):
+        items = [("a", b"1"), ("b", b"x" * size), ("c", b"")]
+        silent = requests.store_many(b"set", items, 0, True)
+        assert requests.with_replies(silent, least) == requests.store_many(b"set", items, 0, False)
+    for silent in (
+        requests.store_many(b"set", [("a", b"1234"), ("b", b"1234")], 0, True),
+        requests.store(b"set", "k", b"1234", 99999, True, 99999),
+        requests.delete("k", True),
+    ):
+        assert requests.with_replies(silent, 5) is None
+
+
+@pytest.mark.parametrize(
+    "request_",
+    [
+        b"delete k\r\n",
+        b"x",
+        b"delete k noreply",
+        b"set k 0 0 5 noreply\r\nab\r\n",
+        b"set k 0 0 99999999999999999999 noreply\r\n",
+    ],
+)
+def test_what_is_no_noreply_request_is_refused(request_: bytes) -> None:
+    with pytest.raises(ValueError, match="noreply"):
+        requests_c.Requests().with_replies(request_, 0)
+
+
 # -- exact bytes -----------------------------------------------------------------------------------
 
 

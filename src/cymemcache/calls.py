@@ -12,6 +12,7 @@ from time import monotonic
 
 from .core.replies import (
     BARRIER_REQUEST,
+    DOUBTFUL_SIZE,
     GET,
     GET_MANY,
     GETS,
@@ -23,6 +24,7 @@ from .core.replies import (
     STATS,
     STORE_MANY,
     VERSION,
+    WRITES,
     PartialFailure,
     Undecoded,
 )
@@ -39,6 +41,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any, NoReturn
 
+    from .core import Requests
     from .counters import Tally
     from .node import Node
     from .pool import ConnectionPool
@@ -73,6 +76,9 @@ class Calls:
     serde: Any
     _pool: ConnectionPool
     _tally: Tally
+    _requests: Requests
+    #: Whether the server knows `version`, the barrier behind noreply commands; None: not known yet.
+    _knows_version: bool | None = None
     #: Who is told when the server cannot be reached: what a cluster knows of it.
     _node: Node | None = None
 
@@ -111,6 +117,7 @@ class Calls:
         convert: Callable[[Any], Any] | None,
     ) -> Any:
         """A call has raised `error`: once more on a new connection, a miss, or `error` again."""
+        self._forget(connection)
         if connection is not None:
             if not may_retry(kind, error, connection):
                 connection.discard()
@@ -207,9 +214,16 @@ class Calls:
         if node is not None and is_unreachable(error) and not forked:
             node.failed(error)
 
+    # -- noreply -------------------------------------------------------------------------------
+
     def _send(self, request: bytes, commands: int, result: Any) -> Any:
         """Send `commands` noreply commands, and return `result`."""
         connection = None
+        if self._knows_version is not True or len(request) >= DOUBTFUL_SIZE:
+            asking = self._asking(request, self._learned())
+            if asking is not None:
+                self._write(asking, commands)
+                return result
         try:
             connection = self._pool.take()
             while connection.send(request, commands) is STALE:
@@ -219,6 +233,86 @@ class Calls:
         self._pool.hold(connection)
         self._tally.commands += 1
         return result
+
+    def _asking(self, request: bytes, knows_version: bool) -> bytes | None:
+        """The noreply commands in `request` with replies asked for; None where that need not be.
+
+        It must be where there is no barrier to ask for their fate afterwards, and where the server
+        may refuse a value for its size: memcached says nothing of that where noreply was asked for.
+        """
+        if not knows_version:
+            return self._requests.with_replies(request, 0)
+        if len(request) < DOUBTFUL_SIZE:
+            return None
+        return self._requests.with_replies(request, DOUBTFUL_SIZE)
+
+    def _write(self, asking: bytes, commands: int) -> None:
+        """Send `commands` commands which have replies, though their caller wants none."""
+        connection = None
+        errors: list[Any]
+        try:
+            connection = self._pool.take()
+            while (errors := connection.call(asking, WRITES, range(commands))) is STALE:
+                connection = self._pool.replace(connection)
+        except BaseException as error:
+            if not is_refusal(error):
+                self._not_sent(error, connection)
+            if connection is not None:
+                connection.discard()
+            errors = [error]
+            self._tally.report(commands, errors)
+        else:
+            self._pool.give(connection)
+            self._written(commands, errors)
+            self._learn(self._knows_version is True)
+        self._tally.commands += 1
+
+    def _written(self, commands: int, errors: list[MemcacheError]) -> None:
+        """Such commands were answered, some of them with `errors`."""
+        if errors:
+            self._tally.report(commands, errors)
+
+    def _learned(self) -> bool:
+        """Whether the server knows `version`, for which it is asked where that is not known yet.
+
+        Before the first noreply command: then its answer can be that to nothing else.  One that
+        does not know it answers an error, or closes the connection: twice in a row, since an idle
+        one may have ended.  That one is only believed once it has answered something else: a server
+        that is going down closes connections, too.
+        """
+        if self._knows_version is not None:
+            return self._knows_version
+        connection = None
+        answer: Any = STALE
+        try:
+            connection = self._pool.take()
+            for _ in range(2):
+                try:
+                    answer = connection.call(BARRIER_REQUEST, LINE)
+                except (MemcacheUnexpectedCloseError, ConnectionError):
+                    pass
+                if answer is not STALE:
+                    break
+                ended, connection = connection, None
+                connection = self._pool.renew(ended)
+        except BaseException as error:
+            self._not_sent(error, connection)
+        self._pool.give(connection)
+        if is_version(answer):
+            self._learn(True)
+        return self._knows_version is True
+
+    def _learn(self, knows_version: bool) -> None:
+        if self._knows_version is knows_version:
+            return
+        self._knows_version = knows_version
+        if not knows_version:
+            self._tally.report_no_barrier()
+
+    def _forget(self, connection: Any) -> None:
+        """`connection` has failed: with a barrier on it, another kind of server may be there."""
+        if connection is not None and connection.unacknowledged and self._knows_version:
+            self._knows_version = None
 
     def _not_sent(self, error: BaseException, connection: Any) -> NoReturn:
         """Noreply commands could not be sent: they count as lost."""
@@ -303,6 +397,18 @@ def _anew(error: MemcacheError) -> MemcacheError:
 def is_unreachable(error: BaseException) -> bool:
     """Whether `error` says that the server cannot be reached, rather than what it answered."""
     return isinstance(error, (OSError, MemcacheUnexpectedCloseError))
+
+
+def is_refusal(error: BaseException) -> bool:
+    """Whether `error` is a server's refusal of a command, rather than the end of a connection."""
+    return isinstance(error, (MemcacheClientError, MemcacheServerError)) and not isinstance(
+        error, MemcacheUnexpectedCloseError
+    )
+
+
+def is_version(answer: Any) -> bool:
+    """Whether `answer`, a line or an error, is what a server says that knows `version`."""
+    return isinstance(answer, bytes) and answer.startswith(b"VERSION ")
 
 
 def may_retry(kind: int, error: BaseException, connection: Any) -> bool:

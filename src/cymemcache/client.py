@@ -140,6 +140,7 @@ class Client(PlainCalls, Calls, SyncCommands, Subscripts):
         self._dialler.aim(address)
         self._tally.server = _shown(address)
         self._pool.close()
+        self._knows_version = None
 
     def close(self) -> None:
         """Close the idle connections now, and each one in use as soon as its command is done.
@@ -178,6 +179,7 @@ class Client(PlainCalls, Calls, SyncCommands, Subscripts):
             self._pool.close()
         else:
             self._pool.adopt(self._adopt(sock))
+            self._knows_version = True  # what is put there by hand is asked nothing of ours
 
     @property
     def counters(self) -> Counters:

@@ -220,6 +220,14 @@ class Tally(Cells):
             errors[0],
         )
 
+    def report_no_barrier(self) -> None:
+        """The server does not know the barrier behind noreply commands."""
+        logger().warning(
+            "%s: the server does not know the command 'version'; "
+            "noreply commands wait for their replies from now on",
+            self.server,
+        )
+
     def count_lost(self, commands: int) -> None:
         """A connection went with `commands` noreply commands unacknowledged on it."""
         self.noreply_lost += commands

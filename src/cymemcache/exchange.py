@@ -30,7 +30,9 @@ from .core.replies import (
     NOREPLY,
     RAW,
     STALE,
+    STORAGE_VERBS,
     STORE_MANY,
+    WRITES,
     closed_error,
     extra_bytes_error,
     fork_error,
@@ -82,8 +84,7 @@ _PAGE = 1 << 12
 READABLE = getattr(select, "POLLIN", 1)
 WRITABLE = getattr(select, "POLLOUT", 4)
 
-_BATCHES = (STORE_MANY, DELETE_MANY, GET_MANY, GETS_MANY)
-_STORAGE = (b"set", b"add", b"replace", b"append", b"prepend", b"cas")
+_BATCHES = (STORE_MANY, DELETE_MANY, GET_MANY, GETS_MANY, WRITES)
 
 
 class AnyExchange:
@@ -376,7 +377,7 @@ class AnyExchange:
     def _open(self, request: bytes, commands: int) -> None:
         """`commands` more whose fate is not known."""
         self.unacknowledged += commands
-        if commands and request.startswith(_STORAGE):
+        if commands and request.startswith(STORAGE_VERBS):
             self._storing = True
 
     def _report(self, commands: int) -> None:
@@ -520,7 +521,7 @@ def _windows(request: bytes) -> Iterator[tuple[bytes, int]]:
     while position < len(request):
         end = request.find(b"\r\n", position) + 2
         words = request[position:end].split(b" ", 5)
-        if words[0] in _STORAGE:
+        if words[0] in STORAGE_VERBS:
             end += int(words[4]) + 2
         position = end
         count += 1

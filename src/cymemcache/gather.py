@@ -12,10 +12,10 @@ from __future__ import annotations
 import select
 from time import monotonic
 
-from .calls import is_unreachable, may_retry
+from .calls import is_refusal, is_unreachable, may_retry
 from .core import PlainExchange
 from .core import gather as gather_plain
-from .core.replies import NEED_DATA, NOREPLY, STALE, Failed, closed_error, timeout_error
+from .core.replies import NEED_DATA, NOREPLY, STALE, WRITES, Failed, closed_error, timeout_error
 from .exchange import READABLE
 
 TYPE_CHECKING = False
@@ -75,6 +75,14 @@ class Errand:
         self._dialling: Any = None  # the steps of a dial under way
         self._awaited: Any = None  # what the next of them waits for
         self._until: float | None = None  # of the exchange
+
+    @classmethod
+    def of_noreply(cls, client: Any, request: bytes, commands: int) -> Errand:
+        """For `commands` noreply commands, with replies asked for where `client` has to."""
+        asking = client._asking(request, client._knows_version)
+        if asking is None:
+            return cls(client, request, NOREPLY, commands)
+        return cls(client, asking, WRITES, range(commands))
 
     # -- from the pool to the first byte sent ------------------------------------------------------
 
@@ -198,12 +206,19 @@ class Errand:
                 self._pool.hold(exchange)
             else:
                 self._pool.give(exchange)
+            if self._kind == WRITES:
+                self.client._written(len(self._keys), self.outcome)
+                self.outcome = True
             return
         error = self.outcome.error
+        self.client._forget(exchange)
         # What a forked child may not use says nothing about the server.
         self.unreachable = is_unreachable(error) and not exchange.forked()
         if self._again or not may_retry(self._kind, error, exchange):
             exchange.discard()
+            if self._kind == WRITES and is_refusal(error):
+                self.client._tally.report(len(self._keys), [error])
+                self.outcome = True
             return
         self._again = True
         self.client._tally.retries += 1

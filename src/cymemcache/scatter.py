@@ -27,7 +27,11 @@ from .core.replies import (
     VERSION,
     Failed,
 )
-from .exceptions import MemcacheIllegalInputError
+from .exceptions import (
+    MemcacheIllegalInputError,
+    MemcacheUnexpectedCloseError,
+    MemcacheUnknownError,
+)
 from .gather import Errand, gather
 from .stats import convert_stats
 
@@ -44,6 +48,9 @@ _OURS = {name: function for name, function in vars(Commands).items() if callable
 
 
 _NO_KEYS: list[Any] = []
+
+# What becomes of `version` where the server does not know it, beside an error in answer.
+_NO_VERSION = (MemcacheUnexpectedCloseError, MemcacheUnknownError, ConnectionError)
 
 
 def plain_key(key: Any) -> Any:
@@ -145,7 +152,7 @@ class ScatterGather:
         def begin(client: Any, part: Part) -> Errand:
             request = client._requests.store_many(b"set", items(part), expire, noreply, flags)
             if noreply:
-                return Errand(client, request, NOREPLY, len(part.keys))
+                return Errand.of_noreply(client, request, len(part.keys))
             return Errand(client, request, STORE_MANY, part.given)
 
         def call(client: Any, part: Part) -> Any:
@@ -154,7 +161,8 @@ class ScatterGather:
                 given for given, key in zip(part.given, part.keys, strict=True) if key in failed
             ]
 
-        parts, lost = self._scattered("set_many", list(values), STORE_MANY, begin, call)
+        kind = NOREPLY if noreply else STORE_MANY
+        parts, lost = self._scattered("set_many", list(values), kind, begin, call)
         for part in parts:
             if part.failed:
                 lost += part.given
@@ -169,13 +177,14 @@ class ScatterGather:
         def begin(client: Any, part: Part) -> Errand:
             request = client._requests.delete_many(part.keys, noreply)
             if noreply:
-                return Errand(client, request, NOREPLY, len(part.keys))
+                return Errand.of_noreply(client, request, len(part.keys))
             return Errand(client, request, DELETE_MANY, part.keys)
 
         def call(client: Any, part: Part) -> Any:
             return client.delete_many(part.keys, noreply)
 
-        parts, lost = self._scattered("delete_many", listed(keys), DELETE_MANY, begin, call)
+        kind = NOREPLY if noreply else DELETE_MANY
+        parts, lost = self._scattered("delete_many", listed(keys), kind, begin, call)
         return not lost and not any(part.failed for part in parts)
 
     def _scattered(
@@ -251,9 +260,12 @@ class ScatterGather:
 
         def begin(client: Any, _: Part) -> Errand:
             request = client._requests.flush_all(delay, noreply)
-            return Errand(client, request, NOREPLY, 1) if noreply else Errand(client, request, OK)
+            if noreply:
+                return Errand.of_noreply(client, request, 1)
+            return Errand(client, request, OK)
 
-        return self._from_all("flush_all", OK, begin, (delay, noreply), False)
+        kind = NOREPLY if noreply else OK
+        return self._from_all("flush_all", kind, begin, (delay, noreply), False)
 
     def _cache_memlimit(self, memlimit: int) -> dict[str, bool]:
         def begin(client: Any, _: Part) -> Errand:
@@ -373,6 +385,8 @@ class ScatterGather:
         for part in parts:
             if part.errand is not None:
                 self._finish(part, kind, convert)
+        if kind == NOREPLY:
+            _learn([part.client for part in parts if part.errand is not None and not part.failed])
 
     def _ask(self, part: Part, call: Callable[[Any, Part], Any]) -> None:
         """Through the client's own method."""
@@ -405,6 +419,22 @@ class ScatterGather:
             part.result = part.client._finished(kind, outcome, part.keys, None, convert)
         except Exception as error:
             part.failed, part.error = True, error
+
+
+def _learn(clients: list[Any]) -> None:
+    """Let clients that have just got replies learn whether their servers know `version`.
+
+    All at once, and after the commands themselves: no server may hold up the keys of another.
+    """
+    asked = [client for client in clients if client._knows_version is None]
+    errands = [Errand(client, BARRIER_REQUEST, VERSION) for client in asked]
+    gather(errands)
+    for client, errand in zip(asked, errands, strict=True):
+        outcome, errand.outcome = errand.outcome, None
+        if type(outcome) is not Failed:
+            client._learn(type(outcome) is bytes)
+        elif isinstance(outcome.error, _NO_VERSION):
+            client._learn(False)
 
 
 def _has_ours(client: Any, name: str) -> bool:

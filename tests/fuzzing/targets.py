@@ -82,7 +82,7 @@ def parser_compiled(data: bytes) -> None:
 def _parsed(data: bytes, twin: Any) -> list[Any]:
     """What a twin makes of a stream that comes in pieces: the same as when it comes whole."""
     choice = _Choice(data)
-    kind = choice.below(replies.DRAIN) + 1
+    kind = choice.below(replies.WRITES) + 1
     decode, limit = choice.below(3), choice.of(1 << 20, 1 << 17, 2)
     request, keys = choice.of(*REQUESTS)
     cuts = [choice.below(256) for _ in range(choice.below(5))]

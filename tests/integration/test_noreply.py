@@ -192,14 +192,16 @@ def test_a_value_that_reads_like_the_barriers_answer_is_only_a_value(
 def test_the_barrier_goes_out_with_the_next_reading_command_in_one_send(
     connect: Callable[..., Client],
 ) -> None:
-    with Recorder(b"", b"VERSION 1\r\nVALUE k 0 1\r\nv\r\nEND\r\n", b"END\r\n") as server:
+    answer = b"VERSION 1\r\nVALUE k 0 1\r\nv\r\nEND\r\n"
+    with Recorder(b"VERSION 1\r\n", b"", answer, b"END\r\n") as server:
         client = connect(server.address)
         client.set("k", b"v", noreply=True)
-        wait_until(lambda: len(server.received) == 1)
+        wait_until(lambda: len(server.received) == 2)
         assert client.get("k") == b"v"
         assert client.get("k") is None
         client.close()
     assert server.received == [
+        b"version\r\n",
         b"set k 0 0 1 noreply\r\nv\r\n",
         b"version\r\nget k\r\n",
         b"get k\r\n",
@@ -220,6 +222,9 @@ def test_a_value_that_a_server_took_for_commands_cannot_forge_a_reply(
         def serve() -> None:
             for reply in (forged + rest, rest[11:]):
                 sock, _ = listener.accept()
+                if reply.startswith(forged):
+                    sock.recv(1 << 16)
+                    sock.sendall(b"VERSION 1\r\n")
                 received = b""
                 while not received.endswith(b"get k\r\n"):
                     received += sock.recv(1 << 16)
@@ -248,6 +253,8 @@ def test_the_barriers_answer_may_come_in_any_pieces(connect: Callable[..., Clien
         def serve(listener: socket.socket, cut: int, ready: threading.Event) -> None:
             sock, _ = listener.accept()
             with sock:
+                sock.recv(1 << 16)
+                sock.sendall(b"VERSION 1\r\n")
                 received = b""
                 while not received.endswith(b"get k\r\n"):
                     received += sock.recv(1 << 16)
@@ -270,7 +277,7 @@ def test_the_barriers_answer_may_come_in_any_pieces(connect: Callable[..., Clien
         listener.close()
 
 
-def test_noreply_commands_alone_ask_for_nothing(
+def test_noreply_commands_alone_ask_for_nothing_once_the_server_knows_the_barrier(
     embedded: EmbeddedServer, connect: Callable[..., Client]
 ) -> None:
     client = connect(embedded.address)
@@ -278,6 +285,7 @@ def test_noreply_commands_alone_ask_for_nothing(
         client.set("k", b"%d" % number, noreply=True)
     assert client.get("k") == b"99"
     assert lines(embedded) == [
+        b"version",
         *[b"set k 0 0 %d noreply" % len(str(number)) for number in range(100)],
         b"version",
         b"get k",
@@ -292,7 +300,7 @@ def test_a_reading_command_without_noreply_commands_before_it_needs_no_barrier(
     for _ in range(3):
         client.get("k")
     client.delete("k", noreply=False)
-    assert lines(embedded).count(b"version") == 1
+    assert lines(embedded)[1:].count(b"version") == 1
 
 
 # -- what is lost with a connection ----------------------------------------------------------------
@@ -323,7 +331,7 @@ def test_commands_on_a_connection_that_went_stale_are_counted_and_the_next_one_w
     with caplog.at_level(logging.WARNING):
         client.set("k", b"v", noreply=True)
         client.delete("other", noreply=True)
-        wait_until(lambda: len(embedded.requests) == 2)
+        wait_until(lambda: len(embedded.requests) == 3)
         embedded.close_connections()
         time.sleep(1.05)  # idle for long enough that the connection is looked at first
         assert client.get("k") == b"v"

@@ -36,6 +36,8 @@ cdef class IdleConnections:
 cdef class PlainCalls:
     cdef public IdleConnections _pool
     cdef public Cells _tally
+    #: whether the server knows the barrier behind noreply commands; None: it was not asked yet
+    cdef public object _knows_version
 
 
 # Counts one more command that has fetched `keys`; `found` may hold other keys as well.

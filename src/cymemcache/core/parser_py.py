@@ -430,10 +430,28 @@ class ReplyParser(ReplyStream):
             if error is not None:
                 if keys and not line.startswith(b"SERVER_ERROR"):
                     raise refused_value_error(line)
-                errors = self._noreply_errors
-                # Beyond some, only their number counts: a batch can have millions.
-                if len(errors) < replies.MAX_NOREPLY_ERRORS:
-                    errors.append(error if len(errors) < _ERRORS_KEPT else errors[0])
+                self._keep(error)
+
+    def _writes(self, kind: int, request: bytes, keys: Any, default: Any) -> Any:
+        self._kind = kind
+        storing = request.startswith(replies.STORAGE_VERBS)
+        while self.progress < len(keys):
+            line = self._line(request)
+            if line is None:
+                return NEED_DATA
+            if line not in replies.WRITTEN and digits(line, 20, _MAX_UINT64) < 0:
+                in_step = not storing or line.startswith(b"SERVER_ERROR")
+                self._keep(self._error_or_raise(line, request, in_step))
+            self.progress += 1
+        errors, self._noreply_errors = self._noreply_errors, []
+        return errors
+
+    def _keep(self, error: MemcacheError) -> None:
+        """One more error in answer to noreply commands."""
+        errors = self._noreply_errors
+        # Beyond some, only their number counts: a batch can have millions.
+        if len(errors) < replies.MAX_NOREPLY_ERRORS:
+            errors.append(error if len(errors) < _ERRORS_KEPT else errors[0])
 
     # -- fetches -------------------------------------------------------------------------------
 
@@ -611,4 +629,5 @@ _HANDLERS: dict[int, Callable[[ReplyParser, int, bytes, Any, Any], Any]] = {
     replies.RAW: ReplyParser._raw,
     replies.BARRIER: ReplyParser._barrier,
     replies.DRAIN: ReplyParser._barrier,
+    replies.WRITES: ReplyParser._writes,
 }

@@ -62,9 +62,24 @@ RAW = 18  # anything up to an end token (given in the place of the keys) -> byte
 # among them.  Refused by another line than SERVER_ERROR they raise: a value may be executed.
 BARRIER = 19  # up to a VERSION line -> list of the errors
 DRAIN = 20  # so far -> NEED_DATA, always
+# The replies that were asked for to commands that might have done without: one line for each of
+# the keys (of which only the number counts) -> list of the errors.
+WRITES = 21
 
 # What is sent for a BARRIER.  ("mn" would be shorter, but twemproxy closes on it.)
 BARRIER_REQUEST = b"version\r\n"
+
+# The verbs of the commands that have a value.
+STORAGE_VERBS = (b"set", b"add", b"replace", b"append", b"prepend", b"cas")
+
+# What a command that has changed something, or not, is answered, beside numbers.
+WRITTEN = frozenset(
+    (b"STORED", b"NOT_STORED", b"EXISTS", b"NOT_FOUND", b"DELETED", b"TOUCHED", b"OK")
+)
+
+# Bytes from which on a server may refuse a value for its size.  memcached does that without a word
+# where noreply was asked for.
+DOUBTFUL_SIZE = 1 << 19
 
 # Flags of the stock serde (those of pymemcache, and of python-memcached before it).
 FLAG_BYTES = 0

@@ -21,6 +21,7 @@ from .replies import (
     FLAG_INTEGER,
     FLAG_TEXT,
     MAX_VALUE_SIZE,
+    STORAGE_VERBS,
 )
 
 TYPE_CHECKING = False
@@ -285,6 +286,26 @@ class Requests:
             return str.encode(text, self._encoding)
         except UnicodeEncodeError as error:
             raise arguments.value_encoding_error(self._encoding, error) from error
+
+    def with_replies(self, request: bytes, least: int) -> bytes | None:
+        """The noreply commands in `request` without their noreply.
+
+        None where none of them has a value of at least `least` bytes; 0 is for all of them.
+        """
+        parts = []
+        largest = position = 0
+        while position < len(request):
+            end = request.index(b" noreply\r\n", position)
+            words = request[position:end].split(b" ")
+            after = end + 10
+            if words[0] in STORAGE_VERBS:
+                size = int(words[4])
+                largest = max(largest, size)
+                after += size + 2
+            parts.append(request[position:end])
+            parts.append(request[end + 8 : after])
+            position = after
+        return b"".join(parts) if largest >= least else None
 
     # -- the rest ------------------------------------------------------------------------------
 
