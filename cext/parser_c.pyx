@@ -840,7 +840,12 @@ cdef class ReplyParser(ReplyStream):
                 self.result = None
                 return result
             words = text.split(b" ")
-            if result is None and len(words) == 4 and words[0] == b"CONFIG":
+            if (
+                result is None
+                and len(words) == 4
+                and words[0] == b"CONFIG"
+                and request == b"config get %b\r\n" % words[1]
+            ):
                 flags, size = <bytes>words[2], <bytes>words[3]
                 self.announce(
                     PyBytes_AS_STRING(flags),

@@ -19,8 +19,10 @@ from cymemcache import (
     Client,
     HashClient,
     MemcacheUnknownError,
+    discovery,
 )
 from cymemcache.configuration import Configuration, parse_configuration
+from interrupting import Interrupted, interrupted_at
 
 ENDPOINT = "cluster.abcxyz.cfg.use1.cache.example.com:11211"
 
@@ -215,6 +217,54 @@ def test_nodes_that_were_added_by_hand_stay(client: Told) -> None:
     client.add_server("10.0.0.7:11211")
     client.tell(b"2\nb|10.0.0.2|11211\n")
     assert names(client) == {"10.0.0.2:11211", "10.0.0.7:11211"}
+
+
+@pytest.mark.parametrize("how", [("10.0.0.1:11211",), ("10.0.0.1", 11211), (("10.0.0.1", 11211),)])
+def test_nodes_that_were_added_by_hand_too_stay_when_the_configuration_drops_them(
+    client: Told, how: Any
+) -> None:
+    client.add_server("10.0.0.7:11211")
+    client.tell(b"2\na|10.0.0.1|11211 b|10.0.0.2|11211 g|10.0.0.7|11211\n")
+    client.add_server(*how)
+    client.tell(b"3\nb|10.0.0.2|11211\n")
+    assert names(client) == {"10.0.0.1:11211", "10.0.0.2:11211", "10.0.0.7:11211"}
+    client.remove_server("10.0.0.7:11211")
+    client.tell(b"4\ng|10.0.0.7|11211\n")
+    client.tell(b"5\nb|10.0.0.2|11211\n")
+    assert names(client) == {"10.0.0.1:11211", "10.0.0.2:11211"}
+
+
+def test_nodes_that_come_and_go_are_seen_by_methods_that_override_ours() -> None:
+    seen: list[Any] = []
+
+    class Watching(Told):
+        def add_server(self, server: Any, port: Any = None) -> None:
+            seen.append(server)
+            super().add_server("{}:{}".format(*server))
+
+    client = Watching(ENDPOINT)
+    client.tell(b"2\nb|10.0.0.2|11211 c|10.0.0.3|11211\n")
+    assert seen == [("10.0.0.1", 11211), ("10.0.0.2", 11211), ("10.0.0.3", 11211)]
+    client.tell(b"3\nb|10.0.0.2|11211\n")
+    assert names(client) == {"10.0.0.2:11211"}
+
+
+def test_interrupted_at_any_line_the_next_answer_makes_the_nodes_right() -> None:
+    interruptions = 0
+    while True:
+        client = Told(ENDPOINT)
+        client.answer = b"2\nb|10.0.0.2|11211 c|10.0.0.3|11211\n"
+        try:
+            with interrupted_at(interruptions + 1, discovery.__file__):
+                client.reconfigure_nodes()
+        except Interrupted:
+            client._configuring = threading.RLock()  # a tracer, unlike a signal, can keep it locked
+        else:
+            break
+        client.tell(b"3\nb|10.0.0.2|11211\n")
+        assert names(client) == {"10.0.0.2:11211"}
+        interruptions += 1
+    assert interruptions > 20
 
 
 def test_nodes_that_were_removed_by_hand_come_back_with_the_next_answer(client: Told) -> None:

@@ -265,6 +265,14 @@ def test_an_error_line_in_place_of_a_reply_is_returned(core: Any, kind: int) -> 
         assert text in str(error)
 
 
+@pytest.mark.parametrize("name", [b"other", b"cluste", b"clusters", b"Cluster", b""])
+def test_a_configuration_under_another_name_is_no_answer(core: Any, name: bytes) -> None:
+    parser = core.ReplyParser()
+    feed(parser, b"CONFIG %b 0 17\r\n12\nhost|ip|11211\n\r\nEND\r\n" % name)
+    with pytest.raises(MemcacheUnknownError, match="CONFIG"):
+        parser.parse(replies.CONFIG, b"config get cluster\r\n")
+
+
 @pytest.mark.parametrize("kind", ONE_LINE_KINDS)
 def test_an_error_with_a_reason_keeps_its_text_and_ends_the_stream(core: Any, kind: int) -> None:
     parser = core.ReplyParser()
@@ -354,15 +362,21 @@ def test_a_batch_with_errors_in_it_cut_at_every_byte(core: Any, kind: int) -> No
 
 
 @pytest.mark.parametrize(
-    ("kind", "head"), [(replies.GETS, b"VALUE k 0 %d 7"), (replies.CONFIG, b"CONFIG k 0 %d")]
+    ("kind", "request_", "head"),
+    [
+        (replies.GETS, b"gets k\r\n", b"VALUE k 0 %d 7"),
+        (replies.CONFIG, b"config get k\r\n", b"CONFIG k 0 %d"),
+    ],
 )
-def test_a_large_value_cut_at_every_byte_around_its_ends(core: Any, kind: int, head: bytes) -> None:
+def test_a_large_value_cut_at_every_byte_around_its_ends(
+    core: Any, kind: int, request_: bytes, head: bytes
+) -> None:
     value = bytes(range(251)) * 200
     line = head % len(value) + b"\r\n"
     reply = line + value + b"\r\nEND\r\n"
     expected = (value, b"7") if kind == replies.GETS else value
     for cut in [*range(len(line) + 3), *range(len(line) + len(value) - 3, len(reply) + 1)]:
-        outcome = run(core.ReplyParser(), [reply[:cut], reply[cut:]], kind, b"gets k\r\n", "k")
+        outcome = run(core.ReplyParser(), [reply[:cut], reply[cut:]], kind, request_, "k")
         assert outcome == (comparable(expected), 0), f"cut at byte {cut}"
 
 

@@ -151,7 +151,7 @@ class HashClient(ScatterGather, ClusterCommands, Subscripts):
 
         One that is there already is left as it is; where it is dead, it is tried again.
         """
-        address = _address(server, port)
+        address = address_of(server, port)
         name = self._make_client_key(address)
         with self._lock:
             there = name in self.clients
@@ -180,7 +180,7 @@ class HashClient(ScatterGather, ClusterCommands, Subscripts):
         Its idle connections are closed, commands under way on it are finished.  Raises `ValueError`
         where there is no such node.
         """
-        name = self._make_client_key(_address(server, port))
+        name = self._make_client_key(address_of(server, port))
         with self._lock:
             if name not in self.clients:
                 raise ValueError(f"there is no node {name!r} to remove")
@@ -494,7 +494,7 @@ def is_answer(error: Exception) -> bool:
     return isinstance(error, MemcacheError) and not isinstance(error, MemcacheIllegalInputError)
 
 
-def _address(server: Any, port: int | None) -> tuple[str, int] | str:
+def address_of(server: Any, port: int | None) -> tuple[str, int] | str:
     if port is None:
         return normalize_server_spec(server)
     # As the reference has it: host and port apart.

@@ -12,7 +12,7 @@ from time import monotonic
 
 from . import options as _options
 from .client import Client
-from .cluster import HashClient
+from .cluster import HashClient, address_of
 from .configuration import MAX_SIZE, LatestConfiguration, parse_configuration
 from .core.replies import CONFIG, GET_MANY
 from .exceptions import MemcacheUnknownCommandError
@@ -81,7 +81,8 @@ class AWSElastiCacheHashClient(HashClient):
             **{name: bound[name] for name in _OF_THE_ENDPOINT},
         )
         self._latest = LatestConfiguration()
-        # The names of the nodes that are here because the configuration has them.
+        # The nodes that are here only because the configuration has them; all others were added by
+        # hand.
         self._discovered: dict[str, tuple[str, int]] = {}
         self._trouble: type[Exception] | None = None
         self._poller: Poller | None = None
@@ -150,16 +151,31 @@ class AWSElastiCacheHashClient(HashClient):
         addresses = self._latest.value.addresses(self.use_vpc)
         wanted = {self._make_client_key(address): address for address in addresses}
         for name, address in wanted.items():
-            self._discovered[name] = address
             if name not in self.clients:
+                self._discovered[name] = address  # first: what is cut short is not by hand
                 self.add_server(address)
+                self._discovered[name] = address
                 changes.append(f"{name} is new")
-        for name in [name for name in self._discovered if name not in wanted]:
+        for name, address in list(self._discovered.items()):
+            if name in wanted:
+                continue
             if name in self.clients:
-                self.remove_server(self._discovered[name])
+                self.remove_server(address)
                 changes.append(f"{name} is gone")
             del self._discovered[name]
         return changes
+
+    def add_server(self, server: Any, port: int | None = None) -> None:
+        """Add the node at `server` (or at host `server` and `port`); it has its keys at once.
+
+        It stays until it is removed by hand, whatever the configuration says.  One that is there
+        already is left as it is otherwise; where it is dead, it is tried again.
+        """
+        with self._configuring:
+            super().add_server(server, port)
+            name = self._make_client_key(address_of(server, port))
+            if server is not self._discovered.get(name):
+                self._discovered.pop(name, None)
 
     def poll(self) -> bool:
         """What the thread does: `reconfigure_nodes`, and log what goes wrong, once per kind.

@@ -256,6 +256,7 @@ FAULTS: list[tuple[Fault, type[Exception]]] = [
     (Answer(b"CONFIG cluster 0 3\r\n1\na|10.0.0.1|11211\n\r\nEND\r\n"), MemcacheUnknownError),
     (Answer(b"CONFIG cluster 0 999999999\r\n"), MemcacheUnknownError),
     (Answer(b"CONFIG cluster 0 4\r\n9\n\n\n\r\nEND\r\n"), MemcacheUnknownError),
+    (Answer(b"CONFIG other 0 18\r\n9\na|10.0.0.1|11211\n\r\nEND\r\n"), MemcacheUnknownError),
     (Answer(b"SERVER_ERROR not now\r\n"), MemcacheError),
     (Answer(b"END\r\n"), MemcacheUnknownCommandError),
     (Cut(30), MemcacheUnexpectedCloseError),
@@ -434,6 +435,20 @@ def test_a_node_that_dies_and_stays_configured_is_probed_as_ever(
         return bool(client.hasher.get_node(key) == "{}:{}".format(*mortal.address))
 
     wait_until(is_back)
+
+
+def test_a_node_whose_name_cannot_be_looked_up_dies_like_any_other(
+    endpoint: EmbeddedServer, addresses: list[Any], discover: Callable[..., Any]
+) -> None:
+    host, port = addresses[0]
+    endpoint.cluster_config = f"1\nno..name||11211 {'x' * 64}||11211 |{host}|{port}\n"
+    client = discover(endpoint.address, ignore_exc=True, retry_attempts=0)
+    values = {f"key-{number}": b"value" for number in range(30)}
+    client.set_many(values, noreply=False)
+    for key, value in values.items():
+        assert client.set(key, value, noreply=False) is True
+    assert client.hasher.nodes == [f"{host}:{port}"]
+    assert client.get_many(values) == values
 
 
 # -- threads, forks, ends --------------------------------------------------------------------------

@@ -383,7 +383,12 @@ class ReplyParser(ReplyStream):
                 self._result = None
                 return result
             words = line.split(b" ")
-            if result is None and len(words) == 4 and words[0] == b"CONFIG":
+            if (
+                result is None
+                and len(words) == 4
+                and words[0] == b"CONFIG"
+                and request == b"config get %b\r\n" % words[1]
+            ):
                 self._announce(words[2], words[3], line, request)
             else:
                 return self._error_or_raise(line, request, result is None)
