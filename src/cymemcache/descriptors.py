@@ -61,10 +61,13 @@ def wrapped(context: Any, sock: Any, host: str, **options: Any) -> Any:
 
 def _identity(sock: Any) -> Identity | None:
     try:
-        number: int = sock.fileno()
-        return number, os.fstat(number).st_ino
+        return _identity_of(sock.fileno())
     except (AttributeError, OSError, TypeError, ValueError):
         return None  # closed, or an object of somebody's own without a descriptor
+
+
+def _identity_of(number: int) -> Identity:
+    return number, os.fstat(number).st_ino
 
 
 def _end_half_made(sock: Any, number: int, error: BaseException) -> None:
@@ -93,21 +96,21 @@ class _Nowhere:
     """A descriptor on which sending is an error, and receiving the end of the stream."""
 
     def __init__(self) -> None:
-        self._sock, other = _socket.socketpair()
+        sock, other = _socket.socketpair()
         other.close()
-        self._identity = _identity(self._sock)
+        # The number alone: it stays open as long as the process, and Python would warn of a socket.
+        self._identity = _identity_of(sock.detach())
 
     def is_there(self) -> bool:
         """False where somebody has closed it: daemons close all descriptors when they begin."""
-        return _identity(self._sock) == self._identity
+        try:
+            return _identity_of(self._identity[0]) == self._identity
+        except OSError:
+            return False
 
     def replace(self, number: int) -> None:
         """Have the open descriptor `number` lead nowhere, which needs no free one."""
-        os.dup2(self._sock.fileno(), number, inheritable=False)
-
-    def forget(self) -> None:
-        """Leave the number alone: it may be a stranger's."""
-        self._sock.detach()
+        os.dup2(self._identity[0], number, inheritable=False)
 
 
 class _Dialled:
@@ -123,9 +126,7 @@ class _Dialled:
     def prepare(self) -> None:
         nowhere = self._nowhere
         if nowhere is None or not nowhere.is_there():
-            self._nowhere = _Nowhere()
-            if nowhere is not None:
-                nowhere.forget()
+            self._nowhere = _Nowhere()  # the number of the old one may be a stranger's
 
     def add(self, sock: Any) -> None:
         identity = _identity(sock)
