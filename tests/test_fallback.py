@@ -74,10 +74,6 @@ REFERENCE = sorted(name for name in vars(Reference) if not name.startswith("_"))
 IN_NO_METHOD = ("flags", "default", "cas_default")  # parameters that the reference has in none
 
 
-def described(function: Callable[..., Any]) -> list[tuple[str, Any, Any]]:
-    return [(one.name, one.kind, one.default) for one in parameters(function)]
-
-
 def parameters(function: Callable[..., Any]) -> list[inspect.Parameter]:
     return list(inspect.signature(function).parameters.values())
 
@@ -89,8 +85,8 @@ def test_every_method_has_the_parameters_that_it_has_on_a_client(name: str) -> N
     assert not hasattr(ours, "__wrapped__")
     assert ours.__qualname__.startswith("FallbackClient.")
     assert inspect.getdoc(ours)
-    assert described(ours) == described(getattr(Client, name))
-    spec = inspect.getfullargspec(getattr(FallbackClient([None]), name))
+    assert inspect.signature(ours) == inspect.signature(getattr(Client, name))
+    spec = inspect.getfullargspec(getattr(FallbackClient([Cache()]), name))
     theirs = inspect.getfullargspec(getattr(Client("localhost"), name))
     assert (spec.args, spec.varargs, spec.defaults) == (
         theirs.args,
@@ -125,6 +121,22 @@ def test_the_constructor_and_its_attribute_are_the_references() -> None:
 def test_without_caches_there_is_no_client() -> None:
     with pytest.raises(ValueError, match="at least one"):
         FallbackClient([])
+
+
+@pytest.mark.parametrize(
+    "caches",
+    [None, (cache for cache in [Cache()]), Client, Client("localhost"), "localhost", Cache()],
+    ids=lambda caches: type(caches).__name__,
+)
+def test_what_is_no_list_of_clients_is_refused(caches: Any) -> None:
+    with pytest.raises(TypeError, match=r"^caches must be a list"):
+        FallbackClient(caches)
+
+
+@pytest.mark.parametrize("cache", [None, Client, "localhost", ("localhost", 11211)], ids=str)
+def test_a_list_of_what_are_no_clients_is_refused(cache: Any) -> None:
+    with pytest.raises(TypeError, match=r"^caches\[1\] must be a client"):
+        FallbackClient([Cache(), cache])
 
 
 # -- each cache in turn ----------------------------------------------------------------------------

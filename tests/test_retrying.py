@@ -7,6 +7,7 @@ from __future__ import annotations
 import copy
 import functools
 import inspect
+import math
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -236,6 +237,25 @@ def test_backoff_is_asked_with_the_number_of_the_attempt_that_failed(slept: list
     assert slept == [10, 20, 30]
 
 
+@pytest.mark.parametrize("delay", [-1, math.inf, math.nan, 1e18, 10**400, None, "1"], ids=str)
+def test_a_backoff_without_a_delay_leaves_the_last_error(slept: list[float], delay: Any) -> None:
+    errors = [OSError(str(number)) for number in range(3)]
+    delays = iter([0.5, delay])
+    retrying = RetryingClient(Broken(*errors), 3, backoff=lambda attempt: next(delays))
+    with pytest.raises(OSError, match="1") as caught:
+        retrying.get("key")
+    assert caught.value is errors[1]
+    (note,) = caught.value.__notes__
+    assert note.startswith(f"not tried again: backoff(2) gave {delay!r:.90}")
+    assert slept == [0.5]
+
+
+@pytest.mark.parametrize("client", [None, Client, "localhost:11211", ("localhost", 11211)], ids=str)
+def test_what_is_no_client_is_refused(client: Any) -> None:
+    with pytest.raises(TypeError, match=r"^client must be a client"):
+        RetryingClient(client)
+
+
 def test_an_interruption_of_the_wait_ends_it(monkeypatch: pytest.MonkeyPatch) -> None:
     def interrupted(seconds: float) -> None:
         raise KeyboardInterrupt
@@ -252,6 +272,11 @@ def test_an_interruption_of_the_wait_ends_it(monkeypatch: pytest.MonkeyPatch) ->
     [
         ({"retry_delay": -1}, ValueError, "retry_delay"),
         ({"retry_delay": float("nan")}, ValueError, "retry_delay"),
+        ({"retry_delay": float("inf")}, ValueError, "retry_delay"),
+        ({"retry_delay": 10**400}, ValueError, "retry_delay"),
+        ({"retry_delay": "1"}, TypeError, "retry_delay"),
+        ({"attempts": "2"}, TypeError, "attempts must be an integer"),
+        ({"attempts": None}, TypeError, "attempts must be an integer"),
         ({"backoff": 0.5}, TypeError, "retry_delay"),
         ({"backoff": ExponentialBackoff(), "retry_delay": 1}, ValueError, "either"),
         ({"attempts": 2.5}, TypeError, "integer"),
@@ -297,11 +322,20 @@ def test_jitter_is_another_one_each_time() -> None:
         {"maximum": 0.01},
         {"jitter": -0.1},
         {"jitter": 1.1},
+        {"maximum": math.inf},
+        {"factor": math.inf},
     ],
     ids=repr,
 )
 def test_backoffs_that_are_refused(options: dict[str, float]) -> None:
     with pytest.raises(ValueError, match="must be"):
+        ExponentialBackoff(**options)
+
+
+@pytest.mark.parametrize("name", ["base", "factor", "maximum", "jitter"])
+def test_a_backoff_of_what_are_no_numbers_is_refused(name: str) -> None:
+    options: Any = {name: "1"}
+    with pytest.raises(TypeError, match=f"^{name} must be a number"):
         ExponentialBackoff(**options)
 
 

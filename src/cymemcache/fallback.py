@@ -11,7 +11,7 @@ from inspect import cleandoc, signature
 
 from .command_types import OF_ONE_SERVER, show
 from .commands import Commands
-from .core.arguments import listed, refuse_text
+from .core.arguments import listed, refuse_text, require_client
 from .subscripts import Subscripts
 
 TYPE_CHECKING = False
@@ -64,15 +64,19 @@ class FallbackClient(FallbackCommands, Subscripts):
 
     An error of any cache that is asked is raised.  A cache with ``ignore_exc`` misses instead, and
     the next one is asked; the older caches had better be such, so that they can be taken down.
-    Raises `ValueError` where there are no caches.
+    Raises `ValueError` where there are no caches, `TypeError` where they are no list of clients.
     """
 
     __module__ = "cymemcache"
 
     def __init__(self, caches: Sequence[Any]) -> None:
+        if not hasattr(caches, "__len__") or not hasattr(caches, "__getitem__"):
+            raise TypeError(f"caches must be a list of clients, not {caches!r}")
         refuse_text(caches, "caches")
         if len(caches) == 0:
             raise ValueError("caches must hold at least one client")
+        for number, cache in enumerate(caches):
+            require_client(cache, f"caches[{number}]")
         self.caches = caches
 
     def __repr__(self) -> str:

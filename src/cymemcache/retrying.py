@@ -12,6 +12,7 @@ import operator
 import time
 from types import MethodType
 
+from .core.arguments import require_client, shown
 from .subscripts import Subscripts
 
 TYPE_CHECKING = False
@@ -22,6 +23,9 @@ if TYPE_CHECKING:
     from typing import Any, Self
 
     Errors = tuple[type[Exception], ...] | set[type[Exception]] | list[type[Exception]] | None
+
+
+_ENDLESS = 1e9  # seconds, and more: nobody means to wait so long, and time.sleep cannot
 
 
 class ExponentialBackoff:
@@ -38,6 +42,11 @@ class ExponentialBackoff:
     def __init__(
         self, base: float = 0.05, factor: float = 2, maximum: float = 1, jitter: float = 1
     ) -> None:
+        for name, value in (("base", base), ("factor", factor), ("maximum", maximum)):
+            _check_number(name, value)
+            if not value < _ENDLESS:
+                raise ValueError(f"{name} must be less than {_ENDLESS:g}, not {value!r}")
+        _check_number("jitter", jitter)
         if not base > 0:
             raise ValueError(f"base must be positive, not {base!r}")
         if not factor >= 1:
@@ -74,15 +83,18 @@ class RetryingClient(Subscripts):
     `client` is any object with a client's methods.  Each call of one of them is tried up to
     `attempts` times, `retry_delay` seconds apart; what the last attempt raises is raised.  Instead
     of the constant delay, `backoff` is a function from the number of the attempt that has failed
-    (1, 2, ...) to seconds, such as `ExponentialBackoff`.
+    (1, 2, ...) to seconds, such as `ExponentialBackoff`.  Where it gives what is no number of
+    seconds, there is no other attempt, and a note at the error says so.
 
     `retry_for` and `do_not_retry_for` are tuples, sets or lists of subclasses of `Exception`.
     Another attempt follows an error that is one of `retry_for` (None or empty: any `Exception`) and
     none of `do_not_retry_for`.  KeyboardInterrupt and the like always end it.
 
     Attributes that cannot be called, and classes, are the client's own.  Setting an attribute sets
-    it here, not on the client.  Raises `ValueError` for fewer attempts than one, for what is no
-    such collection of errors, for an error that is in both, and for two delays.
+    it here, not on the client.  Raises `ValueError` for fewer attempts than one, for a delay that
+    is negative or without end, for what is no such collection of errors, for an error that is in
+    both, and for two delays; `TypeError` for what is no client, no number of attempts or seconds,
+    or no function.
     """
 
     __module__ = "cymemcache"
@@ -97,11 +109,18 @@ class RetryingClient(Subscripts):
         *,
         backoff: Callable[[int], float] | None = None,
     ) -> None:
-        retry_delay = retry_delay or 0  # dogpile.cache gives None
+        require_client(client, "client")
+        if not hasattr(attempts, "__index__"):
+            raise TypeError(f"attempts must be an integer, not {attempts!r}")
         if attempts < 1:
             raise ValueError(f"attempts must be at least 1, not {attempts!r}")
-        if not retry_delay >= 0:
-            raise ValueError(f"retry_delay must be at least 0 seconds, not {retry_delay!r}")
+        if retry_delay is None:
+            retry_delay = 0  # dogpile.cache gives it
+        _check_number("retry_delay", retry_delay)
+        if not 0 <= retry_delay < _ENDLESS:
+            raise ValueError(
+                f"retry_delay must be from 0 to {_ENDLESS:g} seconds, not {retry_delay!r}"
+            )
         if backoff is not None:
             if not callable(backoff):
                 raise TypeError(
@@ -156,9 +175,17 @@ class RetryingClient(Subscripts):
             return False
         if isinstance(error, self._do_not_retry_for):
             return False
+        delay = self._retry_delay
+        if self._backoff is not None:
+            delay = self._backoff(attempt)
+            if not (_is_number(delay) and 0 <= delay < _ENDLESS):
+                error.add_note(
+                    f"not tried again: backoff({attempt}) gave {shown(delay)} for the seconds"
+                )
+                return False
         # Looked up now, so that it is gevent's where gevent has patched it; called for no delay
         # too, which lets other threads go first.
-        time.sleep(self._retry_delay if self._backoff is None else self._backoff(attempt))
+        time.sleep(delay)
         return True
 
 
@@ -203,6 +230,15 @@ class _Retried:
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._function, name)
+
+
+def _check_number(argument: str, value: Any) -> None:
+    if not _is_number(value):
+        raise TypeError(f"{argument} must be a number, not {value!r}")
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float))
 
 
 def _may_end(keys: Any) -> bool:

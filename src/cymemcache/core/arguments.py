@@ -54,6 +54,12 @@ def listed_items(values: Mapping[Any, Any]) -> list[tuple[Any, Any]]:
         raise TypeError(f"values must be a mapping, not {type(values).__name__}") from None
 
 
+def require_client(thing: Any, name: str) -> None:
+    """Raise `TypeError` for what is easily given in the place of a client, and is none."""
+    if thing is None or isinstance(thing, (type, str, bytes, tuple, list)):
+        raise TypeError(f"{name} must be a client, not {shown(thing)}")
+
+
 def key_type_error(key: Any) -> TypeError:
     return TypeError(f"key must be str or bytes, not {type(key).__name__}")
 
