@@ -107,13 +107,13 @@ def test_a_new_cache_warms_up_before_an_old_one(pair: tuple[Client, Client]) -> 
             value, cas = client.gets(key)
             assert client.cas(key, value + b"!", cas) is True
             assert client.cas(key, b"late", cas) is False
-    assert new.get_many("abcd") == {
+    assert new.get_many(list("abcd")) == {
         "a": b"new a!",
         "b": b"old b!",
         "c": b"old c!",
         "d": b"old d!",
     }
-    assert old.get_many("abcd") == {key: f"old {key}".encode() for key in "abcd"}
+    assert old.get_many(list("abcd")) == {key: f"old {key}".encode() for key in "abcd"}
 
 
 def test_only_the_first_server_is_flushed_and_asked_about_itself(
