@@ -66,10 +66,20 @@ def test_removing_an_unknown_node_names_it(hasher_class):
     assert hasher.nodes == ["a:1"]
 
 
-def test_a_list_of_nodes_is_kept_and_its_changes_are_noticed(hasher_class):
-    nodes = list(NODES)
-    hasher = hasher_class(nodes)
-    assert hasher.nodes is nodes
+def test_the_callers_list_of_nodes_stays_the_callers(hasher_class):
+    given = list(NODES)
+    one, other = hasher_class(given), hasher_class(given)
+    one.add_node("only:1")
+    other.remove_node(NODES[0])
+    assert given == list(NODES)
+    given.clear()
+    assert one.nodes == [*NODES, "only:1"]
+    assert other.nodes == list(NODES[1:])
+
+
+def test_changes_of_its_list_of_nodes_are_noticed(hasher_class):
+    hasher = hasher_class(NODES)
+    nodes = hasher.nodes
     before = placement(hasher)
     nodes.remove(NODES[2])
     assert placement(hasher) == placement(ReferenceHasher(nodes))

@@ -24,6 +24,7 @@ from .delegation import delegating
 from .exceptions import MemcacheError, MemcacheIllegalInputError, MemcacheNodeDownError
 from .forks import Lock
 from .health import DEAD, NodeHealth
+from .log import logger
 from .node import Node
 from .options import LiveOption, ReadOnlyOption
 from .scatter import Part, ScatterGather, plain_key, split_key
@@ -108,8 +109,16 @@ class HashClient(ScatterGather, ClusterCommands, Subscripts):
         self._former: list[tuple[ref[Any], Tally]] = []
         self._renew_requests()
         self.hasher = bound["hasher"]()
+        self._tell_unused(bound)
         for server in servers:
             self.add_server(server)
+
+    def _tell_unused(self, bound: dict[str, Any]) -> None:
+        """Log the options that do nothing: pymemcache takes them too, so that they are no error."""
+        table = _options.HASH_CLIENT.options
+        unused = [name for name in _OF_A_POOL if bound[name] != table[name].default]
+        if unused and not self.use_pooling:
+            logger().warning("%s: without use_pooling=True there are no pools", ", ".join(unused))
 
     __signature__ = _options.ConstructorSignature(_options.HASH_CLIENT, "servers")
 

@@ -58,7 +58,7 @@ class TableHasher:
     """
 
     def __init__(self, nodes: Iterable[str] | None, rule: Any) -> None:
-        self.nodes: list[str] = nodes if isinstance(nodes, list) else listed(nodes or (), "nodes")
+        self.nodes = listed(nodes or (), "nodes")
         self._rule = rule
         self._forget_table()
 
@@ -118,11 +118,12 @@ class TableHasher:
 class RendezvousHash(TableHasher):
     """Rendezvous hashing (highest random weight): when a node goes, only its own keys move.
 
-    `nodes` are str such as ``"host:port"``; a list is kept, not copied, and may be changed from
-    outside.  The node with the highest ``hash_function(f"{node}-{key}", seed)`` has the key, among
-    equal ones the greater string.  With the hash function and the seed left as they are, that is
-    worked out by the core; any other function is called for each node and key, from whatever
-    threads use the hasher or one of its tables.
+    `nodes` are str such as ``"host:port"``; the attribute `nodes` is a list of the hasher's own,
+    which may be changed from outside.  The node with the highest
+    ``hash_function(f"{node}-{key}", seed)`` has the key, among equal ones the greater string.  With
+    the hash function and the seed left as they are, that is worked out by the core; any other
+    function is called for each node and key, from whatever threads use the hasher or one of its
+    tables.
     """
 
     __module__ = "cymemcache"

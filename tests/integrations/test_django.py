@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import socket
 import threading
+import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -20,6 +22,8 @@ from django.urls import path
 
 import cymemcache
 from cymemcache import MemcacheError
+from cymemcache.contrib import django as contrib
+from cymemcache.contrib.django import CymemcacheCache, close_clients
 from cymemcache.testing import MemcachedProcess
 
 BACKENDS = {
@@ -228,3 +232,93 @@ def test_unix_sockets(backend: str, tmp_path: Any) -> None:
             (client,) = caches["default"]._cache.clients.values()
             assert client.sock.family == socket.AF_UNIX
             client.close()
+
+
+def test_clients_end_with_their_settings(location: str) -> None:
+    for number in range(5):
+        options = {**OPTIONS, "key_prefix": str(number)}
+        chosen = {"BACKEND": BACKENDS["ours"], "LOCATION": location, "OPTIONS": options}
+        with django.test.override_settings(CACHES={"default": chosen}):
+            cache = caches["default"]
+            cache.set("key", "value")
+            (client,) = cache._cache.clients.values()
+            assert client.sock is not None
+        assert client.sock is None
+        assert cache.get("key") == "value"  # of one that still has it
+        cache._cache.close()
+    assert contrib._clients._made == []
+
+
+def test_clients_can_be_closed(location: str) -> None:
+    chosen = {"BACKEND": BACKENDS["ours"], "LOCATION": location}
+    with django.test.override_settings(CACHES={"default": chosen, "other": chosen}):
+        cache = caches["default"]
+        cache.set("key", "value")
+        before = cache._cache
+        assert caches["other"]._cache is before
+        close_clients()
+        assert [client.sock for client in before.clients.values()] == [None]
+        assert cache.get("key") == "value"
+        del caches["other"]
+        assert caches["other"]._cache is not before
+        before.close()
+
+
+def test_backends_with_other_clients_do_not_share_them(location: str) -> None:
+    class Mine(cymemcache.HashClient):
+        pass
+
+    class MyCache(CymemcacheCache):
+        def __init__(self, server: Any, params: Any) -> None:
+            super().__init__(server, params)
+            self._class = Mine
+
+    mine, other = MyCache(location, {}), CymemcacheCache(location, {})
+    assert (type(other._cache), type(mine._cache)) == (cymemcache.HashClient, Mine)
+    close_clients()
+
+
+def test_a_timeout_that_ends_after_2038_is_none(location: str) -> None:
+    century = 60 * 60 * 24 * 365 * 100
+    chosen = {"BACKEND": BACKENDS["ours"], "LOCATION": location, "TIMEOUT": century}
+    with django.test.override_settings(CACHES={"default": chosen}):
+        cache = caches["default"]
+        cache.set("key", "value")
+        cache.add("added", "value", timeout=2**31 - 1 - int(time.time()))
+        cache.set_many({"one": 1, "two": 2}, timeout=century)
+        assert cache.touch("key", century) is True
+        found = cache.get_many(["key", "added", "one", "two"])
+        assert found == {"key": "value", "added": "value", "one": 1, "two": 2}
+
+
+def test_a_limit_without_pools_is_told(location: str, caplog: pytest.LogCaptureFixture) -> None:
+    options = {**OPTIONS, "max_pool_size": 3}
+    chosen = {"BACKEND": BACKENDS["ours"], "LOCATION": location, "OPTIONS": options}
+    with django.test.override_settings(CACHES={"default": chosen}):
+        for _ in range(3):
+            caches["default"].set("key", "value")
+            del caches["default"]
+    assert caplog.messages == ["max_pool_size: without use_pooling=True there are no pools"]
+
+
+def test_a_child_that_is_forked_while_a_client_is_made_makes_its_own(location: str) -> None:
+    class Forking(cymemcache.HashClient):
+        def __init__(self, *args: Any, **options: Any) -> None:
+            super().__init__(*args, **options)
+            worker = threading.Thread(target=self.fork)
+            worker.start()
+            worker.join()
+
+        def fork(self) -> None:
+            pid = os.fork()
+            if pid == 0:
+                try:
+                    CymemcacheCache(location, {}).set("key", "of the child")
+                finally:
+                    os._exit(0)
+            os.waitpid(pid, 0)
+
+    cache = CymemcacheCache(location, {})
+    cache._class = Forking
+    assert cache.get("key") == "of the child"
+    close_clients()

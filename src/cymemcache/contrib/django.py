@@ -2,25 +2,68 @@
 
 It takes the settings of Django's own PyMemcacheCache, and reads and writes the same items.  Django
 makes a backend for every thread, and under ASGI for every request; here those with equal settings
-have one client, which keeps its connections when a request is over.
+have one client, which keeps its connections when a request is over.  The clients end with
+`close_clients`, which is called when ``CACHES`` change (``override_settings`` in tests).
 """
 
 from __future__ import annotations
 
-import threading
 from datetime import timedelta
-from functools import cached_property
 from typing import Any
 
 from django.core.cache.backends.base import DEFAULT_TIMEOUT
 from django.core.cache.backends.memcached import BaseMemcachedCache
+from django.core.signals import setting_changed
+from django.utils.functional import cached_property  # Python 3.11 locks in its own
 
 import cymemcache
+from cymemcache.forks import Lock
 from cymemcache.serde import pickle_serde
 
-# (servers, options, client); settings differ in few places and seldom, so that there are few.
-_clients: list[tuple[Any, dict[str, Any], cymemcache.HashClient]] = []
-_lock = threading.Lock()
+
+class _Clients:
+    """The client of each class, list of servers and options, as long as it is not closed."""
+
+    _lock = Lock()
+
+    def __init__(self) -> None:
+        self._made: list[tuple[tuple[Any, list[Any], dict[str, Any]], Any]] = []
+
+    def client(self, kind: Any, servers: list[Any], options: dict[str, Any]) -> Any:
+        wanted = (kind, servers, options)
+        with self._lock:
+            for settings, client in self._made:
+                if settings == wanted:
+                    return client
+            client = kind(servers, **options)
+            self._made.append((wanted, client))
+            return client
+
+    def close(self) -> None:
+        while self._made:
+            with self._lock:
+                _, client = self._made.pop() if self._made else (None, None)
+            if client is not None:
+                client.close()
+
+
+_clients = _Clients()
+
+
+def close_clients() -> None:
+    """Close the connections of all caches of this backend, and forget their clients.
+
+    Caches that are in use go on: their next command connects again.
+    """
+    _clients.close()
+
+
+def _follow_settings(*, setting: str, **kwargs: Any) -> None:
+    if setting == "CACHES":
+        close_clients()
+
+
+setting_changed.connect(_follow_settings, dispatch_uid="cymemcache.contrib.django")
 
 
 class CymemcacheCache(BaseMemcachedCache):  # type: ignore[misc]
@@ -38,14 +81,10 @@ class CymemcacheCache(BaseMemcachedCache):  # type: ignore[misc]
 
     @cached_property
     def _cache(self) -> cymemcache.HashClient:
-        servers = list(self.client_servers)
-        with _lock:
-            for known, options, client in _clients:
-                if known == servers and options == self._options:
-                    return client
-            client = self._class(servers, **self._options)
-            _clients.append((servers, self._options, client))
-            return client
+        client: cymemcache.HashClient = _clients.client(
+            self._class, list(self.client_servers), self._options
+        )
+        return client
 
     def get_backend_timeout(self, timeout: Any = DEFAULT_TIMEOUT) -> Any:
         """What the client takes for a timeout of Django's: a span of any length, 0 for at once.
