@@ -242,8 +242,8 @@ def test_there_is_one_table_until_something_changes(make):
 
 
 def test_a_table_stays_as_it_is_and_the_next_one_follows(make):
-    nodes = list(NODES)
-    hasher = make(nodes)
+    hasher = make(NODES)
+    nodes = hasher.nodes
     table = hasher.table()
     before = [table.choose(key) for key in KEYS]
     hasher.remove_node(NODES[3])
