@@ -11,12 +11,15 @@ import stat
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from cymemcache import Client
-from cymemcache.testing import Delay, EmbeddedServer
-from wire import PATIENCE
+from cymemcache.testing import Delay, EmbeddedServer, endpoint, loop, socketfile
+from cymemcache.testing import server as server_module
+from interrupting import Interrupted, interrupted_at
+from wire import PATIENCE, wait_until
 
 
 @pytest.fixture
@@ -61,6 +64,66 @@ def test_a_file_that_is_no_socket_is_left_alone(tmp_path: Path) -> None:
     with pytest.raises(OSError, match="in use"):
         EmbeddedServer(unix_path=path).start()
     assert path.read_text() == "text"
+
+
+def test_a_unix_socket_that_a_running_server_has_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "memcached.sock"
+    with EmbeddedServer(unix_path=path) as server, Client(server.address) as client:
+        client.set("k", "v", noreply=False)
+        with pytest.raises(OSError, match="running server"):
+            EmbeddedServer(unix_path=path).start()
+        client.close()
+        assert client.get("k") == b"v"
+
+
+def test_the_socket_file_of_another_server_is_left_alone(tmp_path: Path) -> None:
+    path = tmp_path / "memcached.sock"
+    server = EmbeddedServer(unix_path=path).start()
+    os.unlink(path)
+    with EmbeddedServer(unix_path=path) as other:
+        server.stop()
+        with Client(other.address) as client:
+            assert client.version()
+    assert not path.exists()
+
+
+def test_a_forked_child_leaves_the_socket_file_to_its_parent(tmp_path: Path) -> None:
+    path = tmp_path / "memcached.sock"
+    with EmbeddedServer(unix_path=path) as server:
+        pid = os.fork()
+        if not pid:
+            server.stop()
+            os._exit(0)
+        assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+        with Client(server.address) as client:
+            assert client.version()
+
+
+# What is interrupted before anything refers to it, Python closes with a warning.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+@pytest.mark.parametrize("module", [server_module, loop, endpoint, socketfile])
+def test_interrupted_at_any_line_of_its_start_it_leaves_nothing_behind(
+    module: Any, tmp_path: Path
+) -> None:
+    threads, before = set(threading.enumerate()), descriptors()
+    path = tmp_path / "memcached.sock"
+    interruptions = 0
+    while True:
+        server = EmbeddedServer(unix_path=path)
+        try:
+            with interrupted_at(interruptions + 1, module.__file__):
+                server.start()
+        except Interrupted:
+            pass
+        else:
+            break
+        wait_until(lambda: set(threading.enumerate()) == threads)
+        assert descriptors() == before
+        assert not path.exists()
+        assert not server.running
+        interruptions += 1
+    server.stop()
+    assert interruptions > 5
 
 
 @pytest.mark.parametrize("unix", [False, True])

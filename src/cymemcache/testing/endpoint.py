@@ -1,16 +1,16 @@
 """Where an embedded server listens: a TCP port, or the file of a UNIX socket.
 
 A port that the system has chosen is kept for the next time, and a socket file is there only while
-somebody listens; what is no socket is never removed.
+the server runs.
 """
 
 from __future__ import annotations
 
-import os
 import socket
-import stat
 import sys
 from typing import Any
+
+from .socketfile import SocketFile
 
 _BACKLOG = 1024
 
@@ -24,6 +24,7 @@ class Endpoint:
         self.address: Any = None
         self._host = host
         self._port = port
+        self._file = None if path is None else SocketFile(path)
         if path is not None:
             self._family = socket.AF_UNIX
         else:
@@ -34,12 +35,13 @@ class Endpoint:
         return f"tcp:{self._host}:{self._port}" if self.path is None else f"unix:{self.path}"
 
     def listen(self) -> socket.socket:
-        """A listening socket that does not block."""
+        """A listening socket that does not block; raises `OSError` where the address is in use."""
         listener = socket.socket(self._family, socket.SOCK_STREAM)
         try:
-            if self.path is not None:
-                self.remove()
+            if self._file is not None:
+                self._file.claim()
                 listener.bind(self.path)
+                self._file.keep()
                 self.address = self.path
             else:
                 if sys.platform != "win32":
@@ -50,16 +52,19 @@ class Endpoint:
             listener.listen(_BACKLOG)
             listener.setblocking(False)
         except BaseException:
+            if self._file is not None and listener.getsockname():
+                self._file.keep()
+                self._file.remove()
             listener.close()
             raise
         return listener
 
+    def disown(self) -> None:
+        """Leave the socket file, if there is one, to the parent process."""
+        if self._file is not None:
+            self._file.disown()
+
     def remove(self) -> None:
-        """Remove the socket file, if there is one."""
-        if self.path is None:
-            return
-        try:
-            if stat.S_ISSOCK(os.stat(self.path).st_mode):
-                os.unlink(self.path)
-        except OSError:
-            pass
+        """Remove the socket file, if there is one of ours."""
+        if self._file is not None:
+            self._file.remove()

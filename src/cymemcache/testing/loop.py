@@ -59,8 +59,7 @@ class _Connection:
 class Loop:
     """One run of a server: made, started and stopped once.
 
-    It listens from the beginning, unless a fault refuses connections; raises `OSError` where it
-    cannot.
+    What `start` has begun when it is interrupted ends with `stop`.
     """
 
     def __init__(self, service: Service, endpoint: Endpoint) -> None:
@@ -76,17 +75,6 @@ class Loop:
         self._timers: list[tuple[float, int, Callable[[], None]]] = []
         self._numbers = itertools.count(1)
         self._idle_check_at = 0.0
-        self._selector = selectors.DefaultSelector()
-        self._wakened, self._waker = socket.socketpair()
-        try:
-            self._waker.setblocking(False)
-            self._wakened.setblocking(False)
-            self._selector.register(self._wakened, selectors.EVENT_READ)
-            if not service.faults.refusing:
-                self._listen()
-        except BaseException:
-            self._close_everything()
-            raise
 
     @property
     def running(self) -> bool:
@@ -101,26 +89,36 @@ class Loop:
     # -- from other threads ------------------------------------------------------------------------
 
     def start(self) -> None:
-        """Begin to answer."""
+        """Listen, unless a fault refuses connections, and begin to answer.
+
+        Raises `OSError` where it cannot listen.
+        """
+        _running.add(self)
+        self._selector = selectors.DefaultSelector()
+        self._wakened, self._waker = socket.socketpair()
+        self._waker.setblocking(False)
+        self._wakened.setblocking(False)
+        self._selector.register(self._wakened, selectors.EVENT_READ)
+        if not self._service.faults.refusing:
+            self._listen()
         self._calls = deque()
         self._thread = threading.Thread(
             target=self._run, name=f"cymemcache-embedded-{self._endpoint}", daemon=True
         )
-        _running.add(self)
         self._thread.start()
 
     def stop(self) -> None:
         """Close everything and wait for the thread to end; nothing happens where it has ended."""
         thread = self._thread
-        if thread is None:
-            return
         if thread is threading.current_thread():
             raise RuntimeError("the server's own thread cannot wait for itself")
         self._stopping = True
-        self._wake()
-        thread.join(_STOP_PATIENCE)
-        if thread.is_alive():
-            raise RuntimeError(f"the server at {self._endpoint.address} does not stop")
+        if thread is not None and thread.is_alive():
+            self._wake()
+            thread.join(_STOP_PATIENCE)
+            if thread.is_alive():
+                raise RuntimeError(f"the server at {self._endpoint.address} does not stop")
+        self._end()  # where it has not begun; it finds then that it has been stopped
         self._thread = None
 
     def call(self, function: Callable[[], None]) -> None:
@@ -185,12 +183,16 @@ class Loop:
                 if self._service.stopping:
                     break
         finally:
-            with self._calls_lock:
-                calls, self._calls = self._calls, None
-            for call in calls or ():
-                call()
-            self._close_everything()
-            _running.discard(self)
+            self._end()
+
+    def _end(self) -> None:
+        """Close everything; nothing happens where that is done already."""
+        with self._calls_lock:
+            calls, self._calls = self._calls, None
+        for call in calls or ():
+            call()
+        self._close_everything()
+        _running.discard(self)
 
     def _patience(self) -> float | None:
         """How long the selector may wait, in seconds."""
@@ -235,9 +237,8 @@ class Loop:
     # -- listening ---------------------------------------------------------------------------------
 
     def _listen(self) -> None:
-        listener = self._endpoint.listen()
+        self._listener = listener = self._endpoint.listen()
         self._service.listening_on = str(self._endpoint)
-        self._listener = listener
         self._selector.register(listener, selectors.EVENT_READ)
 
     def _close_listener(self) -> None:
@@ -390,9 +391,13 @@ class Loop:
         self._timers.clear()
         self._close_listener()
         self._endpoint.remove()
-        self._selector.close()
-        self._wakened.close()
-        self._waker.close()
+        self._close_own()
+
+    def _close_own(self) -> None:
+        for name in ("_selector", "_wakened", "_waker"):
+            thing = getattr(self, name, None)
+            if thing is not None:  # else an interruption came first
+                thing.close()
 
     # -- fork --------------------------------------------------------------------------------------
 
@@ -405,9 +410,8 @@ class Loop:
         if self._listener is not None:
             self._listener.close()
             self._listener = None
-        self._selector.close()
-        self._wakened.close()
-        self._waker.close()
+        self._endpoint.disown()
+        self._close_own()
         self._thread = None
         self._calls = None
         self._calls_lock = threading.Lock()

@@ -100,7 +100,8 @@ class EmbeddedServer:
     def start(self) -> Self:
         """Listen and answer, with an empty cache; returns the server itself.
 
-        Raises `OSError` where the address cannot be had, `RuntimeError` where it is running.
+        Raises `OSError` where the address cannot be had (a running server has the UNIX socket, for
+        example), `RuntimeError` where it is running.
         """
         if self.running:
             raise RuntimeError(f"{self!r} has been started already")
@@ -109,9 +110,13 @@ class EmbeddedServer:
         service.cache = self._new_cache()
         service.reset_counters()
         service.stopping = False
-        self._loop = Loop(service, self._endpoint)
-        self._loop.start()
-        return self
+        try:
+            self._loop = Loop(service, self._endpoint)
+            self._loop.start()
+            return self
+        except BaseException:
+            self.stop()
+            raise
 
     def stop(self) -> None:
         """Close all connections and the listening socket, and wait for the thread to end.
@@ -122,9 +127,7 @@ class EmbeddedServer:
             self._loop.stop()
 
     def __enter__(self) -> Self:
-        if not self.running:
-            self.start()
-        return self
+        return self if self.running else self.start()
 
     def __exit__(
         self,
