@@ -79,7 +79,7 @@ class CymemcacheCache(BaseMemcachedCache):  # type: ignore[misc]
             **(params.get("OPTIONS") or {}),
         }
 
-    @cached_property
+    @cached_property  # type: ignore[untyped-decorator]
     def _cache(self) -> cymemcache.HashClient:
         client: cymemcache.HashClient = _clients.client(
             self._class, list(self.client_servers), self._options

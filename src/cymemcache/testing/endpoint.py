@@ -40,7 +40,7 @@ class Endpoint:
         try:
             if self._file is not None:
                 self._file.claim()
-                listener.bind(self.path)
+                listener.bind(self._file.path)
                 self._file.keep()
                 self.address = self.path
             else:

@@ -15,9 +15,12 @@ import time
 from types import TracebackType
 from typing import Any, Self
 
+from .socketfile import SocketFile
+
 _READY_PATIENCE = 10.0  # seconds
 _POLL_INTERVAL = 0.01  # seconds
 _STOP_PATIENCE = 5.0  # seconds
+_LETTERS_ALONE = "ACFLMSVWXZhikrv"  # memcached's options that take no value
 
 
 class MemcachedProcess:
@@ -26,8 +29,10 @@ class MemcachedProcess:
         with MemcachedProcess("-m", "100") as memcached:
             client = Client(memcached.address)
 
-    `arguments` go to memcached as they are.  It listens on `host` and `port` (None: a free one), or
-    on the UNIX socket `unix_path`, and is started as root where this process is root's.
+    `arguments` go to memcached as they are; ``-d`` is a `ValueError`, since a daemon is a process
+    of its own that could not be stopped.  It listens on `host` and `port` (None: a free one), or on
+    the UNIX socket `unix_path`, whose file is there only while it runs, and is started as root
+    where this process is root's.
     """
 
     def __init__(
@@ -38,10 +43,13 @@ class MemcachedProcess:
         unix_path: str | os.PathLike[str] | None = None,
         program: str | None = None,
     ) -> None:
+        if any(map(_makes_a_daemon, arguments)):
+            raise ValueError("-d: a memcached that makes itself a daemon could not be stopped")
         self._arguments = arguments
         self._host = host
         self._port = port
         self._path = None if unix_path is None else os.fspath(unix_path)
+        self._file = None if self._path is None else SocketFile(self._path)
         self._program = program
         self._address: Any = None
         self._process: subprocess.Popen[bytes] | None = None
@@ -55,35 +63,43 @@ class MemcachedProcess:
         """Start it and wait until it accepts connections; returns the object itself.
 
         Raises `FileNotFoundError` where there is no memcached, `RuntimeError` with what it said
-        where it does not start.
+        where it does not start, `OSError` where a running server has the UNIX socket.
         """
-        if self._process is not None:
+        if self.running:
             raise RuntimeError("this memcached has been started already")
+        self.stop()  # one that has ended by itself may have left its socket
         program = self._program or self.find()
         if program is None:
             raise FileNotFoundError(
                 "memcached is not installed (Debian, Ubuntu: apt-get install memcached)"
             )
+        if self._file is not None:
+            self._file.claim()
         with tempfile.TemporaryDirectory(prefix="cymemcache-") as directory:
             self._launch(program, os.path.join(directory, "ports"))
         return self
 
     def stop(self) -> None:
         """End it and wait until it has ended; nothing happens where it does not run."""
-        process, self._process = self._process, None
-        if process is None:
-            return
-        process.terminate()
-        try:
-            process.wait(_STOP_PATIENCE)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
+        process = self._process
+        if process is not None:
+            process.terminate()
+            try:
+                process.wait(_STOP_PATIENCE)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+            self._process = None
+        if self._file is not None:  # memcached leaves it
+            self._file.remove()
+
+    @property
+    def running(self) -> bool:
+        """Whether it has been started, and has not ended since, by itself or by `stop`."""
+        return self._process is not None and self._process.poll() is None
 
     def __enter__(self) -> Self:
-        if self._process is None:
-            self.start()
-        return self
+        return self if self.running else self.start()
 
     def __exit__(
         self,
@@ -105,8 +121,8 @@ class MemcachedProcess:
 
     @property
     def pid(self) -> int:
-        """The process id; raises `RuntimeError` where it does not run."""
-        if self._process is None:
+        """The process id; raises `RuntimeError` where it does not run, or has ended by itself."""
+        if self._process is None or not self.running:
             raise RuntimeError("the memcached does not run")
         return self._process.pid
 
@@ -144,9 +160,10 @@ class MemcachedProcess:
         while True:
             if process.poll() is not None:
                 raise RuntimeError("it has ended")
-            if self._path is not None:
-                if accepts(self._path):
-                    self._address = self._path
+            if self._file is not None:
+                if accepts(self._file.path):
+                    self._file.keep()
+                    self._address = self._file.path
                     return
             elif os.path.exists(ports):
                 # Written once it listens: a line like "TCP INET: 40381" for each socket.
@@ -157,6 +174,14 @@ class MemcachedProcess:
             if time.monotonic() > deadline:
                 raise RuntimeError("it accepts no connections")
             time.sleep(_POLL_INTERVAL)
+
+
+def _makes_a_daemon(argument: str) -> bool:
+    """Whether memcached goes into the background for `argument`, as getopt reads it."""
+    if argument.startswith("--"):
+        return len(argument) > 3 and "--daemon".startswith(argument)
+    alone = argument[1:].lstrip(_LETTERS_ALONE)
+    return argument.startswith("-") and alone.startswith("d")
 
 
 def free_port(host: str = "127.0.0.1") -> int:
