@@ -32,7 +32,8 @@ class EmbeddedServer:
     socket `unix_path`.  It starts empty.  Options, which follow memcached's:
 
     * `memory_limit`, bytes (``-m``), of items by memcached's count; beyond it the least recently
-      used ones are evicted, or with ``evictions=False`` (``-M``) new ones refused;
+      used ones are evicted, or with ``evictions=False`` (``-M``) new ones refused.  memcached
+      evicts by class of sizes, and keeps hot items over a scan: hit rates are not alike;
     * `max_item_size`, bytes (``-I``);
     * `max_connections` (``-c``), None for any number: further ones get an error and are closed;
     * `users`, a mapping of names to passwords (``-Y``): a client has to authenticate;

@@ -1,9 +1,10 @@
 """The cache of the embedded server: items, expiry, cas tokens, LRU eviction, memory accounting.
 
 It behaves as memcached 1.6 does, down to the bytes that an item counts for, so that size limits
-and the classes in `stats slabs` come out alike; slab pages are not imitated, an item takes its own
-size only.  It knows nothing of sockets, protocol lines or threads, and reads time from the clock
-it was given only: whoever moves that clock moves expiry.
+and the classes in `stats slabs` come out alike.  Slab pages and the segments of the LRU are not
+imitated: an item takes its own size only, and one plain LRU of all sizes tells what is evicted.  It
+knows nothing of sockets, protocol lines or threads, and reads time from the clock it was given
+only: whoever moves that clock moves expiry.
 """
 
 from __future__ import annotations
