@@ -278,7 +278,7 @@ def test_backends_with_other_clients_do_not_share_them(location: str) -> None:
     close_clients()
 
 
-def test_a_timeout_that_ends_after_2038_is_none(location: str) -> None:
+def test_a_timeout_that_ends_after_2038_is_taken(location: str) -> None:
     century = 60 * 60 * 24 * 365 * 100
     chosen = {"BACKEND": BACKENDS["ours"], "LOCATION": location, "TIMEOUT": century}
     with django.test.override_settings(CACHES={"default": chosen}):
