@@ -48,15 +48,16 @@ cdef class IdleConnections:
     def __cinit__(self, *args, **kwargs):
         self._idle = []
         self._held = {}
-        self._waiting = {}
+        self._waiting = []
+        self._reserved = []
+        self._settling = []
         self._running = {}
-        self._settling = {}
 
     cdef PlainExchange taken(self):
         """The connection to use next where that is a plain one, None otherwise."""
         cdef object connection
         cdef Py_ssize_t count
-        if PyDict_GET_SIZE(self._waiting):
+        if PyList_GET_SIZE(self._reserved):
             return None
         if PyDict_GET_SIZE(self._held):
             thread = threading.get_ident()
@@ -66,7 +67,7 @@ cdef class IdleConnections:
                     return <PlainExchange>connection
                 self._held[thread] = connection
                 return None
-        if PyDict_GET_SIZE(self._settling):
+        if PyList_GET_SIZE(self._settling):
             return None
         count = PyList_GET_SIZE(self._idle)
         if count > 0 and self.usual(<object>PyList_GET_ITEM(self._idle, count - 1)):
@@ -89,22 +90,27 @@ cdef class IdleConnections:
 
     cdef int keep(self, PlainExchange connection) except -1:
         """What `hold` does."""
-        cdef dict held = self._held
         thread = threading.get_ident()
-        if PyDict_Contains(held, thread) or not PyDict_Contains(self._running, thread):
-            self.hold(connection)
-            return 0
-        PyDict_SetItem(held, thread, connection)
+        if PyDict_Contains(self._held, thread) or not PyDict_Contains(self._running, thread):
+            self._ready_to_hold()  # which does not see it: no frame may keep it
+        PyDict_SetItem(self._held, thread, connection)
         return self.tidied(connection)
 
     cdef int tidied(self, PlainExchange connection) except -1:
         if (
             connection.generation != self._generation
             or <double>connection.used_at > self._expire_at * 1e9
-            or PyDict_GET_SIZE(self._waiting)
+            or PyList_GET_SIZE(self._waiting)
         ):
             self._tidy(connection)
         return 0
+
+
+cdef int closed(PlainExchange connection) except -1:
+    """Close `connection`, of which an interruption may have kept those who should have done so."""
+    if connection.slot is not None:
+        connection.discard()
+    return 0
 
 
 cdef int count_fetched(Cells tally, list keys, dict found, bint all_hit) except -1:
@@ -144,7 +150,10 @@ cdef class PlainCalls:
         try:
             result = connection.run(request, kind, keys, MISS)
         except BaseException as error:
-            return self._failed(connection, error, kind, request, keys, default, convert)
+            try:
+                return self._failed(connection, error, kind, request, keys, default, convert)
+            finally:
+                closed(connection)
         if result is STALE:
             connection.discard()
             return self._call_any(kind, request, keys, default, convert)
@@ -188,7 +197,10 @@ cdef class PlainCalls:
         try:
             sent = connection.transmit(request, commands)
         except BaseException as error:
-            self._not_sent(error, connection)
+            try:
+                self._not_sent(error, connection)
+            finally:
+                closed(connection)
         if sent is STALE:
             connection.discard()
             return self._send_any(request, commands, result)

@@ -169,7 +169,10 @@ cdef class PlainExchange:
             self.sock.close()
         except Exception:  # nothing that a caller could do about it
             pass
-        self.slot = None
+        finally:
+            if self.slot is not None:
+                self.slot.end()
+                self.slot = None
 
     def discard(self):
         """Close after a failure: noreply commands not acknowledged may be lost."""

@@ -36,7 +36,9 @@ class Connection:
 
     def close(self) -> None:
         self.closed += 1
-        self.slot = None
+        if self.slot is not None:
+            self.slot.end()
+            self.slot = None
 
     expire = close
 

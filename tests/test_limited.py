@@ -215,19 +215,52 @@ def test_an_idle_connection_is_taken_without_dialling(make: Callable[..., Any]) 
     assert pool.take_idle() is connection
 
 
-def test_nobody_overtakes_those_who_wait(make: Callable[..., Any]) -> None:
-    pool = make(1, wait=PATIENCE)
+@pytest.fixture
+def gate(monkeypatch: pytest.MonkeyPatch) -> threading.Event:
+    """Where it is clear, those who wait do not come to look."""
+    opened = threading.Event()
+    opened.set()
+    look = LimitedPool._look
+
+    def gated(pool: LimitedPool, visit: Any) -> bool:
+        assert opened.wait(PATIENCE)
+        return look(pool, visit)
+
+    monkeypatch.setattr(LimitedPool, "_look", gated)
+    return opened
+
+
+def test_nobody_overtakes_one_for_whom_the_next_connection_is_reserved(
+    make: Callable[..., Any], gate: threading.Event, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("cymemcache.line.OPEN", 0)
+    pool, other = make(1, wait=PATIENCE), Other()
     connection = pool.take()
-    other = Other()
     other.begin(pool.take)
-    wait_until(lambda: pool._waiting)
-    # The waiter cannot look before this thread lets it.
-    first = next(iter(pool._waiting.values()))[0]()
-    pool._line._barred = lambda thread: thread == first.thread
+    wait_until(lambda: pool._reserved)
+    gate.clear()
     pool.give(connection)
     assert pool.take_idle() is None
     assert pool.admit() is None
-    pool._line._barred = None
+    gate.set()
+    assert other.result() is connection
+    assert not pool._reserved
+
+
+def test_who_comes_may_overtake_one_who_has_not_been_the_first_for_long(
+    make: Callable[..., Any], gate: threading.Event, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("cymemcache.line.OPEN", PATIENCE)
+    pool, other = make(1, wait=PATIENCE), Other()
+    connection = pool.take()
+    other.begin(pool.take)
+    wait_until(lambda: pool._waiting)
+    gate.clear()
+    pool.give(connection)
+    assert pool.take_idle() is connection
+    gate.set()
+    assert other.is_busy
+    pool.give(connection)
     assert other.result() is connection
 
 
@@ -260,7 +293,7 @@ def test_waiters_are_served_in_order(make: Callable[..., Any]) -> None:
 def test_a_waiter_goes_on_however_the_connection_comes_back(
     make: Callable[..., Any], dialled: Dialled, how: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("cymemcache.limits.LOOK_AGAIN", PATIENCE)  # woken, not by looking again
+    monkeypatch.setattr("cymemcache.line.LOOK_AGAIN", PATIENCE)  # woken, not by looking again
     pool = make(1, wait=PATIENCE)
     connection = pool.take()
     other = Other()
@@ -333,10 +366,10 @@ def test_a_waiter_that_forks_waits_in_the_child_as_well(
     children: list[int] = []
     look = pool._look
 
-    def look_and_fork() -> Any:
+    def look_and_fork(visit: Any) -> Any:
         if pool._waiting and not children:
             children.append(os.fork())
-        return look()
+        return look(visit)
 
     pool._look = look_and_fork
 
@@ -518,7 +551,8 @@ def many_switches(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setattr(sys, "unraisablehook", lambda _: None)
     monkeypatch.setattr(threading, "excepthook", lambda _: None)
     # A thread that sleeps is not interrupted before it wakes.
-    monkeypatch.setattr("cymemcache.limits.LOOK_AGAIN", 0.001)
+    monkeypatch.setattr("cymemcache.line.LOOK_AGAIN", 0.001)
+    monkeypatch.setattr("cymemcache.line.OPEN", 0)
     usual = sys.getswitchinterval()
     sys.setswitchinterval(1e-5)
     yield
@@ -549,7 +583,7 @@ def test_interruptions_lose_no_connection_and_forget_no_waiter(
         else:
             pool.give(connection)
 
-    Users(use, 6, seed).run(10_000)
+    Users(use, 6, seed).run(3_000)
     assert pool.used == ()
     assert not pool._waiting
     assert not pool._settling

@@ -1,200 +1,53 @@
-"""Slots and the line of those who wait for one: first come first served, nobody forgotten, nothing
-lost, whatever kind of lock the waiters sleep on.
-"""
+"""How many there may be: slots are never lost, and never given back twice."""
 
 from __future__ import annotations
 
 import gc
 import threading
 import time
-from collections.abc import Callable
 from typing import Any
 
-import gevent.lock
-import pytest
-
-from cymemcache.limits import Line, Slots
-from wire import PATIENCE, wait_until
-
-LOCKS: dict[str, Callable[[], Any] | None] = {
-    "default": None,
-    "lock": threading.Lock,
-    "rlock": threading.RLock,
-    "semaphore": threading.Semaphore,
-    "bounded": threading.BoundedSemaphore,
-    "many": lambda: threading.Semaphore(3),
-}
-
-
-class Offer:
-    """Things to be had, one at a time, and the line of those who want one."""
-
-    def __init__(self, make_lock: Callable[[], Any] | None = None) -> None:
-        self.things: list[Any] = []
-        self.line = Line(make_lock, lambda: self.things)
-        self.got: list[tuple[str, Any]] = []
-        self.threads: list[threading.Thread] = []
-
-    def look(self) -> Any:
-        return self.things.pop() if self.things else None
-
-    def put(self, thing: Any) -> None:
-        self.things.append(thing)
-        self.line.hint()
-
-    def join_the_line(self, name: str, seconds: float = PATIENCE) -> None:
-        """Start a thread that waits, and see it stand in the line."""
-
-        def wait() -> None:
-            self.got.append((name, self.line.wait(self.look, seconds)))
-
-        before = len(self.line.waiting)
-        self.threads.append(threading.Thread(target=wait))
-        self.threads[-1].start()
-        wait_until(lambda: len(self.line.waiting) > before or (name, None) in self.got)
-
-    def everybody_went(self) -> None:
-        for thread in self.threads:
-            thread.join(PATIENCE)
-            assert not thread.is_alive()
-        assert not self.line.waiting
-
-
-@pytest.mark.parametrize("kind", LOCKS)
-def test_who_came_first_is_served_first(kind: str) -> None:
-    offer = Offer(LOCKS[kind])
-    names = [f"n{number}" for number in range(8)]
-    for name in names:
-        offer.join_the_line(name)
-    for number, _ in enumerate(names):
-        offer.put(number + 1)
-        wait_until(lambda number=number: len(offer.got) == number + 1)  # type: ignore[misc]
-    offer.everybody_went()
-    assert offer.got == [(name, number + 1) for number, name in enumerate(names)]
-
-
-def test_several_things_at_once_serve_as_many(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("cymemcache.limits.LOOK_AGAIN", PATIENCE)  # by being woken alone
-    offer = Offer()
-    for name in "abcd":
-        offer.join_the_line(name)
-    offer.things += [1, 2, 3, 4]
-    offer.line.hint()  # for all of them
-    offer.everybody_went()
-    assert sorted(offer.got) == [("a", 4), ("b", 3), ("c", 2), ("d", 1)]
-
-
-def test_a_waiter_that_nobody_woke_looks_by_itself() -> None:
-    offer = Offer()
-    offer.join_the_line("a")
-    offer.things.append(1)
-    offer.everybody_went()
-    assert offer.got == [("a", 1)]
-
-
-def test_who_gets_nothing_in_time_goes_and_those_behind_stay() -> None:
-    offer = Offer()
-    offer.join_the_line("hasty", 0.01)
-    offer.join_the_line("patient")
-    wait_until(lambda: offer.got)
-    offer.put(1)
-    offer.everybody_went()
-    assert offer.got == [("hasty", None), ("patient", 1)]
-
-
-def test_one_that_is_there_when_the_time_is_up_is_taken() -> None:
-    offer = Offer()
-    offer.things.append(1)
-    assert offer.line.wait(offer.look, 0) == 1
-    assert offer.line.wait(offer.look, 0) is None
-
-
-def test_a_look_that_raises_ends_the_wait_and_not_that_of_others() -> None:
-    offer = Offer()
-    kept: list[BaseException] = []
-
-    def look() -> None:
-        raise KeyboardInterrupt
-
-    def interrupted() -> None:
-        try:
-            offer.line.wait(look, PATIENCE)
-        except KeyboardInterrupt as error:
-            kept.append(error)  # with the frames of its traceback
-
-    thread = threading.Thread(target=interrupted)
-    thread.start()
-    thread.join()
-    assert kept
-    assert not offer.line.waiting
-
-
-def test_a_thread_that_is_barred_is_passed_over_until_it_is_not() -> None:
-    offer = Offer()
-    barred: set[int | None] = set()
-    offer.line = Line(None, lambda: offer.things, barred.__contains__)
-    offer.join_the_line("first")
-    barred.add(offer.threads[0].ident)
-    offer.join_the_line("second")
-    offer.put(1)
-    wait_until(lambda: offer.got)
-    assert offer.got == [("second", 1)]
-    barred.clear()
-    offer.put(2)
-    offer.everybody_went()
-    assert offer.got[1:] == [("first", 2)]
-
-
-@pytest.mark.parametrize("make_lock", [gevent.lock.BoundedSemaphore, gevent.lock.RLock])
-def test_greenlets_wait_without_stopping_their_thread(make_lock: Callable[[], Any]) -> None:
-    offer = Offer(make_lock)
-    got: list[int] = []
-    waiting = [
-        gevent.spawn(lambda: got.append(offer.line.wait(offer.look, PATIENCE))) for _ in range(3)
-    ]
-    gevent.sleep(0)
-    assert len(offer.line.waiting) == 3
-    for number in range(3):
-        offer.put(number + 1)
-        waiting[number].join(PATIENCE)
-        assert got == [1, 2, 3][: number + 1]
-
-
-# -- slots -----------------------------------------------------------------------------------------
+from cymemcache.limits import Slot, Slots
 
 
 def nothing(_: Any) -> None:
     pass
 
 
+def take(slots: Slots) -> Slot | None:
+    """One of `slots`, None where all are in use."""
+    slot = Slot()
+    return slot if slots.take(slot) else None
+
+
 def test_a_slot_is_free_again_when_nobody_has_it() -> None:
     hints: list[Any] = []
     slots = Slots(2, hints.append)
-    first, second = slots.take(), slots.take()
+    first, second = take(slots), take(slots)
     assert [getattr(slot, "number", None) for slot in (first, second)] == [0, 1]
-    assert slots.take() is None
+    assert take(slots) is None
     assert not hints
     del first
     assert len(hints) == 1
-    third = slots.take()
+    third = take(slots)
     assert getattr(third, "number", None) == 0
-    assert slots.take() is None
+    assert take(slots) is None
 
 
 def test_the_slot_is_free_before_anybody_is_told() -> None:
     seen: list[int] = []
     slots = Slots(1, lambda _: seen.append(len(slots.taken)))
-    slots.take()
+    take(slots)
     assert seen == [0]
 
 
 def test_a_slot_in_a_cycle_of_garbage_is_given_back() -> None:
     slots = Slots(1, nothing)
-    cycle: list[Any] = [slots.take()]
+    cycle: list[Any] = [take(slots)]
     cycle.append(cycle)
     del cycle
     gc.collect()
-    assert slots.take() is not None
+    assert take(slots) is not None
 
 
 def test_never_more_slots_than_there_are_and_all_of_them_in_the_end() -> None:
@@ -206,7 +59,7 @@ def test_never_more_slots_than_there_are_and_all_of_them_in_the_end() -> None:
     def use() -> None:
         nonlocal most
         while time.monotonic() < stop:
-            slot = slots.take()
+            slot = take(slots)
             most = max(most, len(slots.taken))
             if slot is not None and slot.number not in (0, 1, 2):
                 failures.append(slot.number)
@@ -219,3 +72,17 @@ def test_never_more_slots_than_there_are_and_all_of_them_in_the_end() -> None:
     assert not failures
     assert 1 <= most <= 3
     assert not slots.taken
+
+
+def test_a_slot_that_is_given_back_is_free_though_somebody_keeps_it() -> None:
+    hints: list[Any] = []
+    slots = Slots(1, hints.append)
+    kept = take(slots)
+    assert kept is not None
+    kept.end()
+    assert len(hints) == 1
+    other = take(slots)
+    assert other is not None
+    kept.end()
+    del kept
+    assert take(slots) is None, "it was given back twice"

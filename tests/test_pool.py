@@ -91,6 +91,27 @@ def test_what_a_thread_that_has_ended_was_holding_is_used_again(
     assert len(dialled.made) == 1
 
 
+def test_what_a_thread_was_holding_is_idle_once_it_has_ended(pool: ConnectionPool) -> None:
+    taken = [pool.take() for _ in range(3)]
+    for connection in taken:
+        in_a_thread(lambda connection=connection: pool.hold(connection))  # type: ignore[misc]
+    assert [pool.take(), pool.take(), pool.take()] == taken[::-1]
+    assert not pool._held
+
+
+def test_an_old_connection_of_a_thread_that_has_ended_is_closed(pool: ConnectionPool) -> None:
+    connection: Any = pool.take()
+
+    def hold() -> None:
+        pool.hold(connection)
+        other: Any = in_a_thread(pool.take)
+        in_a_thread(pool.close)
+        assert other.closed == connection.closed == 0
+
+    in_a_thread(hold)
+    assert connection.closed == 1
+
+
 def test_what_a_living_thread_holds_is_not_taken_by_another(
     pool: ConnectionPool, dialled: Dialled
 ) -> None:

@@ -14,11 +14,11 @@ from .addresses import normalize_server_spec
 from .calls import Calls
 from .commands import Commands, refuse_copy
 from .connection import Dialler
-from .core import PlainCalls, Requests
+from .core import PlainCalls, PlainExchange, Requests
 from .core.replies import DECODE_STOCK
 from .counters import Tally
 from .extending import extension_of
-from .limited import LimitedPool
+from .limited import LimitedPool, as_a_visit
 from .options import LiveOption, ReadOnlyOption
 from .pool import ConnectionPool
 from .serde import LegacyWrappingSerde, serialize_of, stock_kind
@@ -41,9 +41,9 @@ class Client(PlainCalls, Calls, SyncCommands, Subscripts):
     """A client for one memcached server, to be shared by any number of threads.
 
     `server` is ``(host, port)``, ``"host:port"``, ``"unix:/path"`` or ``"/path"``.  Connections are
-    made when they are first needed: one for each command that is under way at the same time.
-    `close` (or a ``with`` block) closes them; a command after that connects anew.  A forked child
-    makes its own.
+    made when they are first needed: one for each command that is under way at the same time, and
+    for each thread that runs and whose noreply commands are not acknowledged yet.  `close` (or a
+    ``with`` block) closes them; a command after that connects anew.  A forked child makes its own.
 
     Options:
     """
@@ -294,6 +294,17 @@ class PooledClient(Client):
             options["lock_generator"],
         )
         return self.client_pool
+
+    # Where a command is not compiled, it is a visit to the pool as long as it lasts.
+    if PlainExchange is None:
+        _call = as_a_visit(Calls._call)
+        _send = as_a_visit(Calls._send)
+    else:
+        _failed = as_a_visit(Calls._failed, brings=True)
+    _call_any = as_a_visit(Calls._call_any)
+    _send_any = as_a_visit(Calls._send_any)
+    _call_and_close = as_a_visit(Calls._call_and_close)
+    _leave = as_a_visit(Calls._leave)
 
 
 PooledClient.__doc__ = f"{PooledClient.__doc__}\n{_options.POOLED_CLIENT.documentation()}\n"

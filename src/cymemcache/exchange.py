@@ -140,7 +140,10 @@ class AnyExchange:
             self.sock.close()
         except Exception:  # nothing that a caller could do about it
             pass
-        self.slot = None
+        finally:
+            if self.slot is not None:
+                self.slot.end()
+                self.slot = None
 
     def discard(self) -> None:
         """Close after a failure: noreply commands not acknowledged may be lost."""

@@ -10,6 +10,7 @@ reply, and no errand may wait for a free connection while another holds one.
 from __future__ import annotations
 
 import select
+import threading
 from time import monotonic
 
 from .calls import is_refusal, is_unreachable, may_retry
@@ -43,7 +44,6 @@ class Errand:
         "_dialling",
         "_keys",
         "_kind",
-        "_pool",
         "_request",
         "_slot",
         "_until",
@@ -51,6 +51,7 @@ class Errand:
         "exchange",
         "must_wait",
         "outcome",
+        "pool",
         "timeout",
         "unreachable",
     )
@@ -65,7 +66,7 @@ class Errand:
         self.exchange: Exchange | None = None
         self.client = client
         self.timeout: float | None = client.timeout
-        self._pool = client._pool
+        self.pool = client._pool
         self._dial_steps = client._dial_steps
         self._request = request
         self._kind = kind
@@ -88,13 +89,16 @@ class Errand:
 
     def start(self) -> None:
         """Send what can be sent at once, on an idle connection, or begin to dial."""
+        if self.exchange is not None:  # it was taken over
+            self.pool.bring(self.exchange)
+            return
         try:
-            exchange = self._pool.take_idle()
+            exchange = self.pool.take_idle()
             while exchange is not None:
                 if self._begin(exchange):
                     return
-                exchange = self._pool.take_idle()
-            self._slot = self._pool.admit()
+                exchange = self.pool.take_idle()
+            self._slot = self.pool.admit()
             if self._slot is None:
                 self.must_wait = True
             else:
@@ -110,14 +114,14 @@ class Errand:
     @property
     def wait_seconds(self) -> float:
         """How long it may wait for a free connection."""
-        seconds: float = self._pool.wait_seconds
+        seconds: float = self.pool.wait_seconds
         return seconds
 
     def start_in_line(self, until: float) -> None:
         """The same, but wait for a free connection, at most until then."""
         self.must_wait = False
         try:
-            while not self._begin(self._pool.take(until)):
+            while not self._begin(self.pool.take(until)):
                 pass
         except Exception as error:
             self.outcome = Failed(error)
@@ -145,7 +149,7 @@ class Errand:
             return
         except StopIteration as stop:
             self._dialling = None
-            exchange = self._pool.admitted(stop.value, self._slot)
+            exchange = self.pool.admitted(stop.value, self._slot)
             self._slot = None
         if not self._begin(exchange):
             raise closed_error()
@@ -197,15 +201,16 @@ class Errand:
         """Give the connection back, or close it; where it had gone stale, be under way again."""
         exchange = self.exchange
         if exchange is None:
-            self._slot = None  # of a dial that failed: its error may keep this errand
+            if self._slot is not None:  # of a dial that failed
+                self._slot.end()
             self.unreachable = type(self.outcome) is Failed and is_unreachable(self.outcome.error)
             return
         self.exchange = None
         if type(self.outcome) is not Failed:
             if self._kind == NOREPLY:
-                self._pool.hold(exchange)
+                self.pool.hold(exchange)
             else:
-                self._pool.give(exchange)
+                self.pool.give(exchange)
             if self._kind == WRITES:
                 self.client._written(len(self._keys), self.outcome)
                 self.outcome = True
@@ -224,7 +229,7 @@ class Errand:
         self.client._tally.retries += 1
         self.outcome = NEED_DATA
         try:
-            self._slot = self._pool.reclaim(exchange)
+            self._slot = self.pool.reclaim(exchange)
             self._dial()
         except Exception as error:
             self.outcome = Failed(error)
@@ -235,15 +240,26 @@ class Errand:
             self._dialling.close()
         if self.exchange is not None:
             self.exchange.discard()
-        self._slot = None
+        if self._slot is not None:
+            self._slot.end()
 
 
 def gather(errands: Sequence[Errand]) -> None:
     """Run `errands`; afterwards each has its `outcome`, and all connections have gone back."""
+    here = threading.Lock()
+    with here:
+        visits = [(errand.pool, errand.pool.visit(here)) for errand in errands]
+        try:
+            _run_all(errands)
+        finally:
+            for pool, visit in reversed(visits):
+                pool.leave(visit)
+
+
+def _run_all(errands: Sequence[Errand]) -> None:
     try:
         for errand in errands:
-            if errand.exchange is None:  # else it was taken over
-                errand.start()
+            errand.start()
         _run(errands)
         _run_in_line([errand for errand in errands if errand.must_wait])
     except BaseException:

@@ -1,8 +1,8 @@
 """A pool of objects of any kind, for whoever wants one beside the clients' own.
 
-No lock is held while its user's functions run.  An object that its holder lost (an interruption
-between two statements is enough) gives its place back when it is collected; only of those that
-cannot be referred to weakly, such as tuples, the pool cannot know.
+No lock is held while its user's functions run.  An interruption inside `get`, `release` or
+`destroy` loses no place: see `visits`.  An object that its holder lost gives its place back when it
+is collected; only of those that cannot be referred to weakly, such as tuples, the pool cannot know.
 """
 
 from __future__ import annotations
@@ -14,7 +14,9 @@ from time import monotonic
 from weakref import ref
 
 from . import forks
-from .limits import Line, Slot, Slots, exhausted_error
+from .limits import Slot, Slots, exhausted_error
+from .line import Line
+from .visits import Visit, Visits
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -37,6 +39,21 @@ else:
 
         def __class_getitem__(cls, parameters):
             return cls
+
+
+class Place(Slot):
+    """The slot of one object."""
+
+    __slots__ = ("free_since", "objects", "use")
+
+    def __init__(self) -> None:
+        super().__init__()
+        #: the object, while the pool has it; none, while it is in use
+        self.objects: list[Any] = []
+        #: when it became free, on the clock of `time.monotonic`
+        self.free_since = 0.0
+        #: under which number it is in use, -1 for none
+        self.use = -1
 
 
 UNLIMITED = 2**31  # what `max_size` says where there is no limit
@@ -73,10 +90,10 @@ class ObjectPool(_Generic[T]):
         self._after_remove = after_remove
         self._line = Line(lock_generator, self._is_available)
         self._slots = Slots(max_size, self._line.hint)
-        # (object, its slot, when it became free); the one that was free longest is taken first.
-        self._free: deque[tuple[T, Slot, float]] = deque()
-        # What gives an object that is in use, and its slot, under a number never used again.
-        self._used: dict[int, tuple[Callable[[], T | None], Slot]] = {}
+        self._visits = Visits(self._lost)
+        self._free: deque[Place] = deque()  # the one that was free longest is taken first
+        # What gives an object that is in use, and its place, under a number never used again.
+        self._used: dict[int, tuple[Callable[[], T | None], Place]] = {}
         self._numbers = count()
         forks.renew_in_children(self, forks.POOLS)
 
@@ -89,7 +106,7 @@ class ObjectPool(_Generic[T]):
     @property
     def free(self) -> tuple[T, ...]:
         """The objects that are there to be taken."""
-        return tuple(obj for obj, _, _ in list(self._free))
+        return tuple(obj for place in list(self._free) for obj in place.objects)
 
     def get(self) -> T:
         """An object for the caller alone.  Follow with `release` or `destroy`.
@@ -98,29 +115,40 @@ class ObjectPool(_Generic[T]):
         and `after_remove` raise.
         """
         forks.count()  # so that what the parent has in use does not count
-        found = None if self._line.waiting else self._look()
-        if found is None and self.wait_timeout:
-            found = self._line.wait(self._look, self.wait_timeout)
-        if found is None:
-            raise exhausted_error(self.max_size, self.wait_timeout, "max_size or wait_timeout")
-        try:
-            if isinstance(found, Slot):
-                return self._handed_out(self._obj_creator(), found)
-            return self._handed_out(found[0], found[1])
-        finally:
-            del found  # a traceback may keep this frame
+        visit = self._visits.begin()
+        with visit.here:
+            try:
+                self._find(visit)
+                self._note_use(visit.things[-1])
+                # The object first, which would keep its place in use; and no variable has it.
+                return (visit.things[-1].objects.pop(), visit.things.pop())[0]  # type: ignore[no-any-return]
+            finally:
+                self._visits.end(visit)
 
     def release(self, obj: T, silent: bool = True) -> None:
         """`obj` is free again.  One that is not in use is ignored, or a `ValueError`."""
-        slot = self._no_longer_used(obj, silent)
-        if slot is not None:
-            self._free.append((obj, slot, monotonic()))
-            self._line.hint()
+        visit = self._visits.begin()
+        with visit.here:
+            try:
+                if self._is_found(visit, obj, silent):
+                    place: Place = visit.things[-1]
+                    place.objects.append(obj)
+                    place.free_since = monotonic()
+                    self._free.extend(visit.handed(place))
+            finally:
+                self._visits.end(visit)
+        self._line.hint()
 
     def destroy(self, obj: T, silent: bool = True) -> None:
         """Have done with `obj`.  One that is not in use is ignored, or a `ValueError`."""
-        if self._no_longer_used(obj, silent) is not None and self._after_remove is not None:
-            self._after_remove(obj)
+        visit = self._visits.begin()
+        with visit.here:
+            try:
+                if self._is_found(visit, obj, silent):
+                    visit.things[-1].objects.append(obj)
+                    self._remove_last(visit)
+            finally:
+                self._visits.end(visit)
 
     def get_and_release(self, destroy_on_fail: bool = False) -> Borrowed[T]:
         """An object for a ``with`` block: taken at its beginning, released at its end.
@@ -132,64 +160,110 @@ class ObjectPool(_Generic[T]):
 
     def clear(self) -> None:
         """Have done with all objects, those in use included."""
-        gone: list[T | None] = []
-        for number in list(self._used):
-            used = self._used.pop(number, None)
-            if used is not None:
-                gone.append(used[0]())
-        while self._free:
+        visit = self._visits.begin()
+        with visit.here:
             try:
-                gone.append(self._free.popleft()[0])
-            except IndexError:
-                break
-        used = None
-        if self._after_remove is not None:
-            for obj in gone:
-                if obj is not None:
-                    self._after_remove(obj)
+                self._visits.know(visit)
+                for number in list(self._used):
+                    used = self._used.get(number)
+                    obj = None if used is None else used[0]()
+                    if obj is not None and self._is_taken_back(visit, number):
+                        visit.things[-1].objects.append(obj)
+                        self._remove_last(visit)
+                while self._find_free(visit):
+                    self._remove_last(visit)
+            finally:
+                self._visits.end(visit)
 
     def reset_after_fork(self) -> None:
         """In a child process: what the parent has is not ours."""
         self._free.clear()
         self._used = {}
+        self._visits.reset()
         self._slots.reset()
         self._line.reset()
 
     def _is_available(self) -> bool:
         return bool(self._free) or len(self._slots.taken) < self.max_size
 
-    def _look(self) -> tuple[T, Slot, float] | Slot | None:
-        while True:
-            try:
-                found = self._free.popleft()
-            except IndexError:
-                return self._slots.take()
-            if not self.idle_timeout or monotonic() - found[2] <= self.idle_timeout:
-                return found
-            obj = found[0]
-            del found  # its slot is free now
-            if self._after_remove is not None:
-                self._after_remove(obj)
+    def _find(self, visit: Visit) -> None:
+        """Have a place in `visit`, as the last of what it has, and an object in it."""
+        if not (self._line.is_open() and self._look(visit)):
+            seconds = self.wait_timeout
+            if not (seconds and self._line.wait(lambda: self._look(visit), seconds)):
+                raise exhausted_error(self.max_size, seconds, "max_size or wait_timeout")
+        if not visit.things[-1].objects:
+            visit.things[-1].objects.append(self._obj_creator())
 
-    def _handed_out(self, obj: T, slot: Slot) -> T:
-        give: Callable[[], T | None]
-        number = next(self._numbers)
+    def _look(self, visit: Visit) -> bool:
+        """Whether there is now a place in `visit`, with an object or free for one."""
+        self._visits.know(visit)
+        return self._find_any(visit) or (self._visits.clean_up(visit) and self._find_any(visit))
+
+    def _find_any(self, visit: Visit) -> bool:
+        while self._find_free(visit):
+            age = monotonic() - visit.things[-1].free_since
+            if not self.idle_timeout or age <= self.idle_timeout:
+                return True
+            self._remove_last(visit)
+        visit.things.append(Place())
+        if self._slots.take(visit.things[-1]):
+            return True
+        visit.things.pop()
+        return False
+
+    def _find_free(self, visit: Visit) -> bool:
         try:
-            give = ref(obj, partial(self._used.pop, number))
+            visit.things.append(self._free.popleft())
+        except IndexError:
+            return False
+        return True
+
+    def _note_use(self, place: Place) -> None:
+        """The object of `place` is in use from now on."""
+        give: Callable[[], T | None]
+        obj: T = place.objects[0]
+        place.use = next(self._numbers)
+        try:
+            give = ref(obj, partial(self._used.pop, place.use))
         except TypeError:
             give = lambda: obj  # noqa: E731
-        self._used[number] = (give, slot)
-        return obj
+        self._used[place.use] = (give, place)
 
-    def _no_longer_used(self, obj: T, silent: bool) -> Slot | None:
+    def _is_found(self, visit: Visit, obj: T, silent: bool) -> bool:
+        """Whether `obj` was in use; its place is in `visit` now."""
+        self._visits.know(visit)
         for number, (give, _) in list(self._used.items()):
-            if give() is obj:
-                entry = self._used.pop(number, None)
-                if entry is not None:
-                    return entry[1]
+            if give() is obj and self._is_taken_back(visit, number):
+                return True
         if not silent:
             raise ValueError(f"{obj!r} is not in use")
-        return None
+        return False
+
+    def _is_taken_back(self, visit: Visit, number: int) -> bool:
+        try:
+            visit.things.append(self._used.pop(number)[1])
+        except KeyError:
+            return False
+        return True
+
+    def _remove_last(self, visit: Visit) -> None:
+        """Have done with the object of the last place in `visit`."""
+        place: Place = visit.things[-1]
+        objects, place.objects = place.objects, []
+        place.end()
+        visit.things.pop()
+        if self._after_remove is not None:
+            for obj in objects:
+                self._after_remove(obj)
+
+    def _lost(self, place: Place) -> None:
+        """Have done with what was interrupted on its way from the pool or to it."""
+        self._used.pop(place.use, None)
+        place.end()
+        if self._after_remove is not None:
+            while place.objects:
+                self._after_remove(place.objects.pop())
 
 
 class Borrowed(_Generic[T]):

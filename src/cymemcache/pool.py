@@ -9,7 +9,6 @@ it comes back.  `limited.py` is the same with limits, and overrides what those m
 from __future__ import annotations
 
 import threading
-from functools import partial
 from math import inf
 from time import monotonic
 from weakref import ref
@@ -17,12 +16,14 @@ from weakref import ref
 from . import forks
 from .core import IdleConnections
 from .core.replies import BARRIER_REQUEST, STALE, VERSION
-from .limits import Slot
+from .limits import Slot, enter
 from .object_pool import ObjectPool as ObjectPool
+from .visits import LAST
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from typing import Any
 
     from .exchange import Exchange
     from .limits import Entries
@@ -36,20 +37,19 @@ class _Mark:
     __slots__ = ("__weakref__",)
 
 
-# By thread, each that has held a connection and has not ended.  (To ask the interpreter, with
-# sys._current_frames(), can stop the whole process: a collection in the middle of that may need a
-# thread that it keeps waiting.)
-_running: dict[int, ref[_Mark]] = {}
 _here = threading.local()
 
 
-def _is_running(thread: int) -> None:
-    """The calling thread is `thread`, and will have ended when its mark has."""
-    mark = getattr(_here, "mark", None)
+def _mark() -> _Mark:
+    """The calling thread's.
+
+    (To ask the interpreter which threads run, with sys._current_frames(), can stop the whole
+    process: a collection in the middle of that may need a thread that it keeps waiting.)
+    """
+    mark: _Mark | None = getattr(_here, "mark", None)
     if mark is None:
         mark = _here.mark = _Mark()
-    # `pop` takes the dead reference for a default.
-    _running[thread] = ref(mark, partial(_running.pop, thread))
+    return mark
 
 
 class ConnectionPool(IdleConnections):
@@ -66,21 +66,28 @@ class ConnectionPool(IdleConnections):
         # By thread: connections with noreply commands that are not acknowledged.  Their thread's
         # next command goes out on the same one, so that it never overtakes them.
         self._held: dict[int, Exchange] = {}
-        # Who waits for a connection, and before whom nobody may take one: here nobody ever does.
-        self._waiting: Entries = {}
-        self._running = _running
+        # By thread, those that have held one and have not ended.
+        self._running: Entries = {}
+        # Who waits for a connection, for whom the next one is reserved, and who waits for noreply
+        # commands of other threads: here nobody ever does.
+        self._waiting: list[Any] = []
+        self._reserved: list[Any] = []
+        self._settling: list[Any] = []
         self._retired = False
         self._expire_at = monotonic() + 1
         forks.renew_in_children(self, forks.POOLS)
 
+    # -- taken and given back ----------------------------------------------------------------------
+
     def take(self, until: float = inf) -> Exchange:
         """A connection for the caller alone.  Follow with `give`, `hold` or its `discard`."""
-        connection = (self._own() if self._held else None) or self._unused()
-        return self.dial(Slot(self._current())) if connection is None else connection
+        found: list[Exchange] = []
+        return found.pop() if self._find(found) else self.dial(Slot(self._current()))
 
     def take_idle(self) -> Exchange | None:
         """Like `take`, but None where that would have to dial or to wait for one."""
-        return (self._own() if self._held else None) or self._unused()
+        found: list[Exchange] = []
+        return found.pop() if self._find(found) else None
 
     def admit(self) -> Slot | None:
         """Permission to dial a connection now, None where that has to be waited for."""
@@ -96,19 +103,16 @@ class ConnectionPool(IdleConnections):
 
     def dial(self, slot: Slot) -> Exchange:
         """A new connection for the caller alone, in `slot`."""
-        try:
-            connection = self._dial()
-            return self.admitted(connection, slot)
-        finally:
-            del slot  # a traceback may keep this frame
+        return self.admitted(self._dial(), slot)
 
     def replace(self, connection: Exchange) -> Exchange:
         """Another connection for the holder of this one, which is of no use."""
         slot = self.reclaim(connection)
-        try:
-            return self.take_idle() or self.dial(slot)
-        finally:
-            del slot
+        idle = self.take_idle()
+        if idle is None:
+            return self.dial(slot)
+        slot.end()
+        return idle
 
     def renew(self, connection: Exchange) -> Exchange:
         """A new connection for the holder of this one, which the server has ended."""
@@ -125,30 +129,13 @@ class ConnectionPool(IdleConnections):
     def give(self, connection: Exchange) -> None:
         """Take `connection` back; nothing of a reply may be outstanding on it."""
         self._idle.append(connection)
-        if (
-            connection.generation != self._generation
-            or connection.used_at_seconds > self._expire_at
-            or self._waiting
-        ):
-            self._tidy(connection)
+        self._came_back(connection)
 
     def hold(self, connection: Exchange) -> None:
         """Take back, for this thread, a connection with noreply commands on it."""
-        held = self._held
-        thread = threading.get_ident()  # looked up anew: gevent may have replaced it
-        if thread not in _running:
-            _is_running(thread)
-        # A signal handler, or another greenlet of this thread, may have been here in between.
-        other = held.pop(thread, None)
-        held[thread] = connection
-        if other is not None:
-            self._idle.append(other)
-        if (
-            connection.generation != self._generation
-            or connection.used_at_seconds > self._expire_at
-            or self._waiting
-        ):
-            self._tidy(connection)
+        thread = self._ready_to_hold()
+        self._held[thread] = connection
+        self._came_back(connection)
 
     def adopt(self, connection: Exchange) -> None:
         """Make `connection` the only idle one."""
@@ -156,6 +143,18 @@ class ConnectionPool(IdleConnections):
         connection.generation = self._generation
         self._idle.append(connection)
         self._tidy(connection)
+
+    def visit(self, here: Any = None) -> Any:
+        """What `limited.LimitedPool` gives to each who may have something of it: nothing here."""
+        return None
+
+    def leave(self, visit: Any) -> None:
+        """`visit`, which `visit` gave, is about to end."""
+
+    def bring(self, connection: Exchange) -> None:
+        """`connection`, which somebody took without one, is part of the caller's visit now."""
+
+    # -- looked at, and closed ---------------------------------------------------------------------
 
     def holds(self) -> bool:
         """Whether there are unacknowledged noreply commands of the calling thread."""
@@ -178,11 +177,7 @@ class ConnectionPool(IdleConnections):
         the next connection, too.  Those of another thread are waited for by its next command, and
         their connection is closed then.
         """
-        own = self._held.pop(threading.get_ident(), None)
-        if own is not None:
-            self._settle(own)
-        self._generation += 1
-        self._close_old()
+        self._close([])
 
     def retire(self) -> None:
         """Close for good, and what other threads hold as well: no command of theirs will follow.
@@ -191,41 +186,104 @@ class ConnectionPool(IdleConnections):
         """
         self._retired = True
         self.close()
-        for thread, connection in list(self._held.items()):
-            if self._let_go(thread, connection):
-                connection.close()
+
+    def reset_after_fork(self) -> None:
+        """In a child process: the parent's connections are not ours to speak on."""
+        self._generation += 1
+        idle, self._idle = self._idle, []
+        held, self._held = self._held, {}
+        self._running = {}
+        for connection in [*idle, *held.values()]:
+            connection.close()
+
+    # -- the inside --------------------------------------------------------------------------------
+    # Whatever is taken out of the pool goes into a list of the caller's, `found`, and stays there
+    # until it is closed or has gone back: see `visits`.
 
     def _current(self) -> int:
         """The generation of a connection that is dialled now, in a child too."""
         forks.count()
         return self._generation
 
-    def _own(self) -> Exchange | None:
-        """The connection that this thread holds."""
-        connection = self._held.pop(threading.get_ident(), None)
-        if connection is not None:
-            if connection.generation == self._generation:
-                return connection
-            self._settle(connection)
-        return None
+    def _find(self, found: list[Any]) -> bool:
+        """Whether there is now a connection in `found` that need not be dialled."""
+        return (bool(self._held) and self._find_own(found)) or self._find_unused(found)
 
-    def _unused(self) -> Exchange | None:
-        """A connection that nobody holds."""
+    def _find_own(self, found: list[Any]) -> bool:
+        """The one that this thread holds."""
+        if self._moved(threading.get_ident(), found):
+            if found[-1].generation == self._generation:
+                return True
+            self._settle(found)
+        return False
+
+    def _find_unused(self, found: list[Any]) -> bool:
+        """One that nobody holds."""
         while True:
             try:
-                connection = self._idle.pop()
+                found.append(self._idle.pop())
             except IndexError:
-                return self._left_behind()
-            if connection.generation == self._generation:
-                return connection
-            connection.close()
+                return self._find_left_behind(found)
+            if found[-1].generation == self._generation:
+                return True
+            _close_last(found)
 
-    def _settle(self, connection: Exchange) -> None:
-        """Close `connection` once its noreply commands are known to be done."""
-        if self._acknowledged(connection):
-            connection.close()
+    def _find_left_behind(self, found: list[Any]) -> bool:
+        """One that a thread which has ended was holding, and did not come back by itself."""
+        for thread in list(self._held):
+            if thread not in self._running and self._moved(thread, found):
+                if found[-1].generation == self._generation:
+                    return True
+                _close_last(found)
+        return False
 
-    def _acknowledged(self, connection: Exchange) -> bool:
+    def _moved(self, thread: int, found: list[Any]) -> bool:
+        """Whether `thread` held a connection, which is in `found` now."""
+        try:
+            found.append(self._held.pop(thread))
+        except KeyError:
+            return False
+        return True
+
+    def _ready_to_hold(self) -> int:
+        """The calling thread, which holds none now, and whose end will be known."""
+        thread = threading.get_ident()  # looked up anew: gevent may have replaced it
+        if thread not in self._running:
+            pool = ref(self)
+            enter(self._running, thread, _mark(), lambda _: _gives_back(pool(), thread))
+        # A signal handler, or another greenlet of this thread, may have been here in between.
+        if thread in self._held:
+            self._moved(thread, self._idle)
+        return thread
+
+    def _ended(self, thread: int) -> None:
+        """What `thread` was holding is anybody's."""
+        connection = self._held.get(thread)
+        if connection is not None and self._moved(thread, self._idle):
+            self._came_back(connection)
+
+    def _came_back(self, connection: Exchange) -> None:
+        if (
+            connection.generation != self._generation
+            or connection.used_at_seconds > self._expire_at
+            or self._waiting
+        ):
+            self._tidy(connection)
+
+    def _tidy(self, connection: Exchange) -> None:
+        """`connection` came back: is it an old one, or time to look for idle ones?"""
+        if connection.generation != self._generation:
+            self._close_old([])
+        elif connection.used_at_seconds > self._expire_at:
+            self._close_unused([])
+
+    def _settle(self, found: list[Any]) -> None:
+        """Close the last one of `found` once its noreply commands are known to be done."""
+        if self._is_acknowledged(found[-1]):
+            found[-1].close()
+        found.pop()
+
+    def _is_acknowledged(self, connection: Exchange) -> bool:
         """Wait until the noreply commands on `connection` are known to be done.
 
         False where that cannot be known: then it is discarded.
@@ -241,78 +299,74 @@ class ConnectionPool(IdleConnections):
             connection.discard()
         return False
 
-    def _left_behind(self) -> Exchange | None:
-        """A connection that a thread which has ended was holding."""
-        for thread in list(self._held):
-            if thread not in _running:
-                connection = self._held.pop(thread, None)
-                if connection is not None:
-                    if connection.generation == self._generation:
-                        return connection
-                    connection.close()
-        return None
+    def _close(self, found: list[Any]) -> None:
+        if self._moved(threading.get_ident(), found):
+            self._settle(found)
+        self._generation += 1
+        self._close_old(found)
 
-    def _tidy(self, connection: Exchange) -> None:
-        """`connection` came back: is it an old one, or time to look for idle ones?"""
-        if connection.generation != self._generation:
-            self._close_old()
-        elif connection.used_at_seconds > self._expire_at:
-            self._expire()
-
-    def _close_old(self) -> None:
+    def _close_old(self, found: list[Any]) -> None:
         for _ in range(len(self._idle)):
             try:
-                connection = self._idle.pop(0)
+                found.append(self._idle.pop(0))
             except IndexError:
                 break
-            if connection.generation == self._generation:
-                self._idle.append(connection)
+            if found[-1].generation == self._generation:
+                self._idle.append(found.pop())
             else:
-                connection.close()
+                _close_last(found)
         for thread, connection in list(self._held.items()):
             # A thread that runs would overtake its own noreply commands: it settles them itself.
             if (
                 connection.generation != self._generation
-                and (thread not in _running or self._retired)
-                and self._let_go(thread, connection)
+                and (thread not in self._running or self._retired)
+                and self._let_go(thread, connection, found)
             ):
-                connection.close()
+                _close_last(found)
 
-    def _expire(self) -> None:
+    def _close_unused(self, found: list[Any]) -> None:
         """Close what nobody has used for `idle_seconds`."""
         now = monotonic()
         self._expire_at = now + 1
         while self._idle:
             try:
-                connection = self._idle.pop(0)
+                found.append(self._idle.pop(0))
             except IndexError:
                 break
-            if now - connection.used_at_seconds < self.idle_seconds:
-                self._idle.insert(0, connection)
+            if now - found[-1].used_at_seconds < self.idle_seconds:
+                self._idle.insert(0, found.pop())
                 break
-            connection.expire()
+            found[-1].expire()
+            found.pop()
         for thread, connection in list(self._held.items()):
             is_old = now - connection.used_at_seconds >= self.idle_seconds
-            if is_old and self._let_go(thread, connection):
-                connection.expire()
+            if is_old and self._let_go(thread, connection, found):
+                found[-1].expire()
+                found.pop()
 
-    def _let_go(self, thread: int, connection: Exchange) -> bool:
-        """Whether `connection` was still what `thread` holds, which it does no longer."""
-        held = self._held.pop(thread, None)
-        if held is connection:
+    def _let_go(self, thread: int, connection: Exchange, found: list[Any]) -> bool:
+        """Whether `connection` was still what `thread` held, and is in `found` now."""
+        if self._held.get(thread) is not connection or not self._moved(thread, found):
+            return False
+        if found[-1] is connection:
             return True
-        if held is not None and self._held.setdefault(thread, held) is not held:
-            self._idle.append(held)
+        # Another one, since just now.
+        if thread in self._held:
+            self._idle.append(found.pop())
+        else:
+            self._held.update(zip((thread,), map(found.pop, LAST), strict=True))
         return False
-
-    def reset_after_fork(self) -> None:
-        """In a child process: the parent's connections are not ours to speak on."""
-        self._generation += 1
-        idle, self._idle = self._idle, []
-        held, self._held = self._held, {}
-        for connection in [*idle, *held.values()]:
-            connection.close()
 
     def _resting(self) -> list[Exchange]:
         """The connections that are not in use."""
         return [*self._idle, *self._held.values()]
+
+
+def _close_last(found: list[Any]) -> None:
+    found[-1].close()
+    found.pop()
+
+
+def _gives_back(pool: ConnectionPool | None, thread: int) -> None:
+    if pool is not None:
+        pool._ended(thread)

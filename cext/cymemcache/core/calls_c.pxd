@@ -18,8 +18,9 @@ cdef class Cells:
 cdef class IdleConnections:
     cdef public list _idle
     cdef public dict _held
-    cdef public dict _waiting
-    cdef public dict _settling
+    cdef public list _waiting
+    cdef public list _reserved
+    cdef public list _settling
     cdef public dict _running
     cdef public Py_ssize_t _generation
     cdef public double _expire_at
