@@ -128,10 +128,14 @@ class Visits:
         return found
 
     def reset(self) -> None:
-        """Forget them all, in a child process."""
+        """Forget all but the caller's own, in a child process: nobody else is in it."""
+        own = self.current()
         self._with_things.clear()
-        for visit in self._by_caller.values():
-            visit.is_known = False
+        self._by_caller.clear()
+        while own is not None:
+            self._by_caller.setdefault(own.caller, own)
+            own.is_known = False
+            own = own.outer
 
 
 def caller() -> int:
