@@ -275,6 +275,16 @@ def test_bad_credentials_are_refused_and_not_shown(
     assert "secret" not in repr(caught.value.__cause__)
 
 
+@pytest.mark.parametrize("password", ["hunter2", b"hunter2"])
+@pytest.mark.parametrize("pooling", [False, True])
+def test_a_cluster_shows_no_password(password: Any, pooling: bool) -> None:
+    cluster = HashClient(["localhost"], username="user", password=password, use_pooling=pooling)
+    cluster.add_server("localhost:11212")
+    assert cluster.default_kwargs["password"] == password
+    assert "hunter2" not in repr(vars(cluster))
+    assert "hunter2" not in repr([vars(client) for client in cluster.clients.values()])
+
+
 def test_tls_needs_a_tcp_address() -> None:
     with pytest.raises(ValueError, match="tls_context"):
         Client("/run/memcached", tls_context=ssl.create_default_context())

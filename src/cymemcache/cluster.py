@@ -19,7 +19,7 @@ from .calls import Calls, is_unreachable
 from .client import Client, PooledClient
 from .commands import Commands, refuse_copy
 from .core import Requests
-from .counters import ClusterCounters, Tally
+from .counters import ClusterCounters, Tally, total
 from .delegation import delegating
 from .exceptions import MemcacheError, MemcacheIllegalInputError, MemcacheNodeDownError
 from .forks import Lock
@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from typing import Any, Self, Unpack
 
     from .commands import ClusterCommands
+    from .counters import Counters
 else:
     ClusterCommands = Commands
 
@@ -103,10 +104,11 @@ class HashClient(ScatterGather, ClusterCommands, Subscripts):
         self._nodes: dict[str, tuple[Any, Node]] = {}
         # Dead ones that were taken out of the hasher: others have their keys.
         self._absent: set[str] = set()
-        # What no node's client counts; what clients of removed nodes have that somebody still uses,
-        # and what those had that are gone is among the first.
+        # What no node's client counts; what clients of removed nodes have that are still used; and
+        # what those had that are gone, by the names of their nodes.
         self._tally = Tally("the cluster")
-        self._former: list[tuple[ref[Any], Tally]] = []
+        self._former: list[tuple[str, ref[Any], Tally]] = []
+        self._gone: dict[str, Tally] = {}
         self._renew_requests()
         self.hasher = bound["hasher"]()
         self._tell_unused(bound)
@@ -199,7 +201,7 @@ class HashClient(ScatterGather, ClusterCommands, Subscripts):
             client = self.clients.pop(name)
             self._sum_up_former()
             if isinstance(client, Calls):
-                self._former.append((ref(client), client._tally))
+                self._former.append((name, ref(client), client._tally))
             self._nodes.pop(name, None)
             self._absent.discard(name)
         client.close()
@@ -208,25 +210,33 @@ class HashClient(ScatterGather, ClusterCommands, Subscripts):
 
     @property
     def counters(self) -> ClusterCounters:
-        """What the clients of all nodes have counted so far, and in `nodes` each of them."""
+        """What the clients of all nodes have counted so far, and in `nodes` those of each.
+
+        Nodes that were removed stay in it.
+        """
         with self._lock:
             clients = list(self.clients.items())
-            former = [self._tally, *(tally for _, tally in self._former)]
-        nodes = {
-            name: client._tally.snapshot() for name, client in clients if isinstance(client, Calls)
-        }
-        return ClusterCounters([*nodes.values(), *(tally.snapshot() for tally in former)], nodes)
+            tallies = [
+                *((name, client._tally) for name, client in clients if isinstance(client, Calls)),
+                *((name, tally) for name, _, tally in self._former),
+                *self._gone.items(),
+            ]
+        parts: dict[str, list[Counters]] = {}
+        for name, tally in tallies:
+            parts.setdefault(name, []).append(tally.snapshot())
+        nodes = {name: total(counted) for name, counted in parts.items()}
+        return ClusterCounters([*nodes.values(), self._tally.snapshot()], nodes)
 
     def _sum_up_former(self) -> None:
-        """Keep one sum of what clients have counted that are gone.  Under the lock.
+        """Keep one sum for each node of what clients have counted that are gone.  Under the lock.
 
         A signal handler may come in anywhere and do the same: nothing may be added twice.
         """
         for entry in list(self._former):
-            client, tally = entry
+            name, client, tally = entry
             if client() is None and entry in self._former:
                 self._former.remove(entry)
-                self._tally.add(tally.snapshot())
+                self._gone.setdefault(name, Tally(name)).add(tally.snapshot())
 
     def _make_client_key(self, server: Any) -> str:
         """The name of the node at an address."""

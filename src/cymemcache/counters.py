@@ -17,7 +17,7 @@ from .log import logger
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
     from typing import Any
 
     from .exceptions import MemcacheError
@@ -103,8 +103,9 @@ class Counters:
 class ClusterCounters(Counters):
     """The sum of what the clients of a cluster's nodes have counted, and each node's own.
 
-    Nodes that were removed stay in the sum.  What was not sent since a node is down is in its
-    `errors` alone, as MemcacheNodeDownError; where no node is left it is in those of no node.
+    Nodes that were removed stay here, and go on from there when they are added again.  What was not
+    sent since a node is down is in its `errors` alone, as MemcacheNodeDownError; where no node is
+    left it is in those of no node.
     """
 
     __module__ = "cymemcache"
@@ -114,18 +115,26 @@ class ClusterCounters(Counters):
     nodes: Mapping[str, Counters]
 
     def __init__(self, parts: list[Counters], nodes: dict[str, Counters]) -> None:
-        sums = {name: sum(getattr(part, name) for part in parts) for name in _NUMBERS}
-        errors: dict[str, int] = {}
-        for part in parts:
-            for kind, number in part.errors.items():
-                errors[kind] = errors.get(kind, 0) + number
-        super().__init__(sums, errors)
+        numbers = total(parts).as_dict()
+        errors = numbers.pop("errors")
+        super().__init__(numbers, errors)
         object.__setattr__(self, "nodes", MappingProxyType(nodes))
 
     def __reduce__(self) -> tuple[type[ClusterCounters], tuple[Any, ...]]:
         numbers = self.as_dict()
         errors = numbers.pop("errors")
         return ClusterCounters, ([Counters(numbers, errors)], dict(self.nodes))
+
+
+def total(parts: Iterable[Counters]) -> Counters:
+    """The sum of `parts`."""
+    parts = list(parts)
+    errors: dict[str, int] = {}
+    for part in parts:
+        for kind, number in part.errors.items():
+            errors[kind] = errors.get(kind, 0) + number
+    sums = {name: sum(getattr(part, name) for part in parts) for name in _NUMBERS}
+    return Counters(sums, errors)
 
 
 class Tally(Cells):

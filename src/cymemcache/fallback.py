@@ -12,6 +12,7 @@ from inspect import cleandoc, signature
 from .command_types import OF_ONE_SERVER, show
 from .commands import Commands
 from .core.arguments import listed, refuse_text, require_client
+from .counters import total
 from .subscripts import Subscripts
 
 TYPE_CHECKING = False
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from typing import Any, Self, TypeAlias
 
     from .commands import ClusterKey, K
+    from .counters import Counters
 
     # What a command without a key gives depends on the first cache: a dict where it is a cluster.
     FallbackCommands: TypeAlias = Commands[
@@ -81,6 +83,14 @@ class FallbackClient(FallbackCommands, Subscripts):
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} of {', '.join(map(repr, self.caches))}>"
+
+    @property
+    def counters(self) -> Counters:
+        """The sum of what the caches have counted that count.
+
+        A key that only the second one has is a miss of the first and a hit of the second.
+        """
+        return total(cache.counters for cache in self.caches if hasattr(cache, "counters"))
 
     # -- each cache in turn ------------------------------------------------------------------------
 

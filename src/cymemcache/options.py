@@ -242,6 +242,31 @@ def _credential(name: str, value: Any) -> str | bytes | None:
     return value
 
 
+class _HiddenText(str):
+    """A password as text, which no repr shows: not of `default_kwargs`, not in an error tracker."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return "'***'"
+
+
+class _HiddenBytes(bytes):
+    """The same as bytes."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return "b'***'"
+
+
+def _password(name: str, value: Any) -> str | bytes | None:
+    value = _credential(name, value)
+    if value is None:
+        return None
+    return _HiddenText(value) if isinstance(value, str) else _HiddenBytes(value)
+
+
 class Option:
     """One constructor option."""
 
@@ -434,7 +459,7 @@ _OPTIONS = {
         ),
         Option("tls_context", None, _tls_context, "ssl.SSLContext to speak TLS with."),
         Option("username", None, _credential, "for memcached's ASCII authentication (-Y)."),
-        Option("password", None, _credential, "for memcached's ASCII authentication (-Y)."),
+        Option("password", None, _password, "for memcached's ASCII authentication (-Y)."),
         Option(
             "max_value_size",
             replies.DEFAULT_MAX_VALUE_SIZE,

@@ -21,6 +21,7 @@ from hypothesis import strategies as st
 
 from cymemcache import (
     Client,
+    FallbackClient,
     HashClient,
     MemcacheClientError,
     MemcacheError,
@@ -480,7 +481,9 @@ def test_a_node_that_is_down_is_counted_as_an_error_of_its_own(nodes: Any) -> No
         assert cluster.counters.nodes[name].commands == 1  # what is not sent is no command
 
 
-def test_the_counts_of_a_removed_node_stay_in_the_sum(cluster: HashClient) -> None:
+def test_the_counts_of_a_removed_node_stay_and_go_on_when_it_is_added_again(
+    cluster: HashClient,
+) -> None:
     cluster.get_many(KEYS)
     before = cluster.counters
     name = next(iter(cluster.clients))
@@ -488,9 +491,25 @@ def test_the_counts_of_a_removed_node_stay_in_the_sum(cluster: HashClient) -> No
     cluster.remove_server((host, int(port)))
     assert cluster.counters.commands == before.commands
     assert cluster.counters.misses == before.misses
-    assert name not in cluster.counters.nodes
+    assert cluster.counters.nodes[name] == before.nodes[name]
+    gc.collect()  # the client that has counted is gone
     cluster.add_server((host, int(port)))
-    assert cluster.counters.nodes[name].commands == 0
+    assert cluster.counters.nodes[name] == before.nodes[name]
+    cluster.get_many(KEYS)
+    assert cluster.counters.nodes[name].commands == before.nodes[name].commands + 1
+    assert cluster.counters.misses == before.misses + len(KEYS)
+
+
+def test_a_client_of_several_caches_counts_what_they_count() -> None:
+    with (
+        EmbeddedServer() as server,
+        Client(server.address, key_prefix="new", default_noreply=False) as first,
+        Client(server.address, key_prefix="old", default_noreply=False) as second,
+    ):
+        second.set("key", "value")
+        caches = FallbackClient([first, second])
+        assert caches.get("key") == b"value"
+        assert (caches.counters.hits, caches.counters.misses, caches.counters.commands) == (1, 1, 3)
 
 
 def test_nodes_may_come_and_go_without_end() -> None:
@@ -506,6 +525,8 @@ def test_nodes_may_come_and_go_without_end() -> None:
             cluster.remove_server(server.address)
         counters = cluster.counters
         assert (counters.commands, counters.hits, counters.misses) == (150, 50, 50)
+        (of_the_node,) = counters.nodes.values()
+        assert of_the_node.as_dict() == counters.as_dict()
         assert counters.errors == {"MemcacheUnexpectedCloseError": 50}
         gc.collect()
         assert [client() for client in former] == [None] * 50
