@@ -85,9 +85,9 @@ class Client(PlainCalls, Calls, SyncCommands, Subscripts):
         self.ignore_exc: bool = bound["ignore_exc"]
         self.default_noreply: bool = bound["default_noreply"]
         self._options = bound
-        self._renew_requests()
         address = normalize_server_spec(server)
         self._tally = Tally(_shown(address))
+        self._renew_requests()
         self._dialler = Dialler(address, bound, self._requests, stock_kind(serde), self._tally)
         self._pool = self._pool_of(self._dialler.dial, bound)
         self._adopt = self._dialler.adopt
@@ -109,7 +109,7 @@ class Client(PlainCalls, Calls, SyncCommands, Subscripts):
             stock=stock_kind(options["serde"]) == DECODE_STOCK,
             clock=self._clock,
         )
-        self._requests = requests(serialize=serialize)
+        self._requests = requests(serialize=_counted(serialize, self._tally))
         self._extending = self._requests if extend is serialize else requests(serialize=extend)
 
     def _option_changed(self, name: str, value: Any) -> None:
@@ -206,6 +206,21 @@ class Client(PlainCalls, Calls, SyncCommands, Subscripts):
         if key_prefix is None or key_prefix == self.key_prefix:
             return self._requests.key(key)
         return Requests(key_prefix, self.encoding, self.allow_unicode_keys).key(key)
+
+
+def _counted(serialize: Callable[..., Any] | None, tally: Tally) -> Callable[..., Any] | None:
+    """`serialize`, whose errors are counted: they end a command that has not begun."""
+    if serialize is None:
+        return None
+
+    def counted(key: Any, value: Any) -> Any:
+        try:
+            return serialize(key, value)
+        except BaseException as error:
+            tally.error(error)
+            raise
+
+    return counted
 
 
 def _shown(address: tuple[str, int] | str) -> str:

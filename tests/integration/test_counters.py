@@ -500,6 +500,31 @@ def test_the_counts_of_a_removed_node_stay_and_go_on_when_it_is_added_again(
     assert cluster.counters.misses == before.misses + len(KEYS)
 
 
+@pytest.mark.parametrize("noreply", [False, True])
+@pytest.mark.parametrize("pooling", [None, False, True])
+def test_what_a_serde_raises_while_it_stores_is_an_error_and_no_command(
+    pooling: bool | None, noreply: bool
+) -> None:
+    class Refusing(Choosy):
+        def serialize(self, key: Any, value: Any) -> tuple[bytes, int]:
+            raise LookupError(key)
+
+    client: Any
+    if pooling is None:
+        client = Client("localhost", serde=Refusing())
+    else:
+        client = HashClient(["localhost"], serde=Refusing(), use_pooling=pooling)
+    for store in (
+        lambda: client.set("key", "value", noreply=noreply),
+        lambda: client.cas("key", "value", 1, noreply=noreply),
+        lambda: client.set_many({"key": "value"}, noreply=noreply),
+    ):
+        with pytest.raises(LookupError):
+            store()
+    assert client.counters.errors == {"LookupError": 3}
+    assert client.counters.commands == 0
+
+
 def test_a_client_of_several_caches_counts_what_they_count() -> None:
     with (
         EmbeddedServer() as server,
