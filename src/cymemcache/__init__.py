@@ -6,9 +6,8 @@ loads ssl, logging, pickle and typing only when they are first needed.
 
 from __future__ import annotations
 
+from . import core as _core  # first: it chooses the modules that the others share
 from .client import Client, PooledClient
-from .core import impl as __impl__
-from .core import refusal as _refusal
 from .exceptions import (
     MemcacheClientError,
     MemcacheDecompressionError,
@@ -58,12 +57,15 @@ else:
         return sorted({*globals(), *__all__})
 
 
-if _refusal is not None:
+if _core.refusal is not None:
     from .log import logger
 
-    logger().warning("the compiled core %s; the pure one is used", _refusal)
+    logger().warning("the compiled core %s; the pure one is used", _core.refusal)
 
 __version__ = "0.1.0"
+
+#: "c" or "python": the implementation that this process runs on.
+__impl__ = _core.impl
 
 __all__ = [
     "AWSElastiCacheHashClient",

@@ -1,5 +1,9 @@
 """The sans-I/O core, and the one place that chooses its compiled or its pure twin.
 
+An extension is loaded once in a process, also where its package is imported again (after
+`unittest.mock.patch.dict` of `sys.modules`, by reloaders): compiled modules keep the marks, errors
+and functions of the first import.  So later imports of a process get these modules, too.
+
 `CYMEMCACHE_IMPL` in the environment decides: ``c`` (which raises where the extension is missing),
 ``python``, or unset for the compiled one where it is there.  It is all or nothing: a process never
 runs a mix of the two.  No other module imports a compiled one.
@@ -8,6 +12,7 @@ runs a mix of the two.  No other module imports a compiled one.
 from __future__ import annotations
 
 import os
+import sys
 
 __all__ = [
     "Cells",
@@ -79,6 +84,26 @@ else:
             f"CYMEMCACHE_IMPL must be 'c' or 'python' where it is set, not {_wanted!r}"
         )
 
+    def _share(parser_c):
+        """Give this import the modules that the compiled ones have taken theirs from.
+
+        They are kept in the one that is loaded once.  Nothing has imported them before: see the
+        package's first line.
+        """
+        if not hasattr(parser_c, "shared"):
+            parser_c.shared = {name: sys.modules[name] for name in _SHARED}
+        for name, module in parser_c.shared.items():
+            sys.modules[name] = module
+            package, _, own_name = name.rpartition(".")
+            setattr(sys.modules[package], own_name, module)
+
+    _SHARED = (
+        "cymemcache.exceptions",
+        "cymemcache.core.arguments",
+        "cymemcache.core.replies",
+        "cymemcache.core.restored",
+    )
+
     impl = "python"
     refusal = None
     if _wanted != "python":
@@ -92,6 +117,9 @@ else:
                 from .calls_c import Cells, IdleConnections, PlainCalls
                 from .exchange_c import PlainExchange, fork_count, gather
                 from .scatter_c import fetch_from_all
+            from . import parser_c
+
+            _share(parser_c)
             impl = "c"
         except ImportError as error:
             if not isinstance(error, ModuleNotFoundError):
