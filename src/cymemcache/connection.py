@@ -9,9 +9,12 @@ stream.  Nothing in here may let a half-made connection escape, whatever interru
 from __future__ import annotations
 
 import _socket
+import codecs
 import errno
 import os
 import select
+import sys
+from struct import pack
 from time import monotonic
 
 from . import forks
@@ -51,6 +54,9 @@ class Dialler:
         self._no_delay = options["no_delay"]
         self._keepalive = options["socket_keepalive"]
         self._tls_context = options["tls_context"]
+        if not isinstance(server, str):
+            # Which getaddrinfo uses for each host: nothing is imported on a command's way.
+            codecs.lookup("idna")
         self._max_value_size = options["max_value_size"]
         self._decode = decode
         self._tally = tally
@@ -299,15 +305,12 @@ def _wait(sock: Any, events: int, until: float | None) -> int:
 
 
 def _is_of_ssl(context: Any) -> bool:
-    from ssl import SSLContext
-
-    return isinstance(context, SSLContext)
+    ssl = sys.modules.get("ssl")  # which is loaded where there is a context of its
+    return ssl is not None and isinstance(context, ssl.SSLContext)
 
 
 def _set_receive_timeout(sock: Any, timeout: float | None) -> None:
     """Bound a blocking receive in the kernel, so that the usual command needs no poll."""
-    from struct import pack
-
     seconds, rest = divmod(timeout or 0.0, 1)
     microseconds = int(rest * 1e6)
     if timeout is not None and not seconds and not microseconds:

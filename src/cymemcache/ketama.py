@@ -53,6 +53,7 @@ class KetamaHash(TableHasher):
         weighted: bool = True,
         weights: Mapping[str, int] | None = None,
     ) -> None:
+        md5_words(b"")  # the pure one loads hashlib: now, and not on a command's way
         checked = {node: _checked(node, weight) for node, weight in (weights or {}).items()}
         super().__init__(nodes, checked)
         self._weighted = bool(weighted)

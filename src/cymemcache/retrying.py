@@ -59,6 +59,7 @@ class ExponentialBackoff:
         self.factor = factor
         self.maximum = maximum
         self.jitter = jitter
+        import random  # noqa: F401  # now, and not on a command's way
 
     def __repr__(self) -> str:
         return (
@@ -68,7 +69,7 @@ class ExponentialBackoff:
 
     def __call__(self, attempt: int) -> float:
         """The seconds to wait after attempt number `attempt`, the first being 1."""
-        import random  # only once something has failed
+        import random
 
         try:
             delay = min(self.base * float(self.factor) ** (attempt - 1), self.maximum)

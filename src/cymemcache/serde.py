@@ -181,11 +181,10 @@ def get_python_memcache_serializer(
     bytes, str and int (exact types) are stored as what they are, anything else is pickled; what
     pickle raises (`pickle.PicklingError`, `TypeError` ...) propagates.
     """
+    import pickle  # now, and not on a command's way
     from functools import partial
 
     if pickle_version is not None and pickle_version < 0:
-        import pickle
-
         pickle_version = pickle.HIGHEST_PROTOCOL
     return partial(_python_memcache_serializer, pickle_version=pickle_version)
 
@@ -289,6 +288,8 @@ class JSONSerde(StockSerde):
     def __init__(
         self, *, flag: int = FLAG_JSON, on_error: Literal["miss", "raise"] = "miss"
     ) -> None:
+        import json  # noqa: F401  # now, and not on a command's way
+
         if not isinstance(flag, int) or not 0 < flag < 1 << 32 or flag & _STOCK_FLAGS:
             raise ValueError(
                 f"flag must be a number of 32 bits without those of the FLAG_* of others ({flag!r})"

@@ -43,6 +43,8 @@ class SignedSerde(_serde.StockSerde):
     """
 
     def __init__(self, keys: bytes | Iterable[bytes], serde: _serde.Serde | None = None) -> None:
+        import hmac  # noqa: F401  # now, and not on a command's way
+
         listed = [keys] if isinstance(keys, bytes) else list(keys)
         if not listed:
             raise ValueError("keys must hold at least one key")
