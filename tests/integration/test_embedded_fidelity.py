@@ -1,6 +1,6 @@
 """The embedded server answers as memcached does: the same bytes in, the same bytes out.
 
-It plays the version that is installed.  That holds for 1.6.9, 1.6.14, 1.6.18, 1.6.38 and 1.6.45.
+It plays the installed version: that holds for 1.6.9, 1.6.14, 1.6.18, 1.6.24, 1.6.38 and 1.6.45.
 Left out are "stats proxy", which not every build knows, and "stats extstore", which ends 1.6.9.
 
 Cas tokens, times and the values of statistics differ between any two servers, and are made equal

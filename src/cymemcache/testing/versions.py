@@ -1,7 +1,7 @@
 """In what the versions of memcached differ that the embedded server plays.
 
-One row a difference, with the version it came with.  1.6.9, 1.6.14, 1.6.18, 1.6.38 and 1.6.45 have
-been held against the real servers.  Faults that only 1.6.40 to 1.6.42 have are not played.
+One row a difference, with the version it came with.  Those of 1.6.9, 1.6.14, 1.6.18, 1.6.24, 1.6.38
+and 1.6.45 were compared with the real ones.  Faults of 1.6.40 to 1.6.42 alone are not played.
 """
 
 from __future__ import annotations
