@@ -54,6 +54,7 @@ class Dialler:
         self._no_delay = options["no_delay"]
         self._keepalive = options["socket_keepalive"]
         self._tls_context = options["tls_context"]
+        _warn_of_blocking_tls(self._socket_module, self._tls_context)
         if not isinstance(server, str):
             # Which getaddrinfo uses for each host: nothing is imported on a command's way.
             codecs.lookup("idna")
@@ -318,3 +319,25 @@ def _set_receive_timeout(sock: Any, timeout: float | None) -> None:
     sock.setsockopt(
         _socket.SOL_SOCKET, _socket.SO_RCVTIMEO, pack("@ll", int(seconds), microseconds)
     )
+
+
+def _warn_of_blocking_tls(socket_module: Any, tls_context: Any) -> None:
+    """Warn where `tls_context` makes sockets that the hub of `socket_module` knows nothing of."""
+    cooperative = socket_module.socket
+    made = getattr(tls_context, "sslsocket_class", None)
+    if (
+        made is not None
+        and isinstance(cooperative, type)
+        and not issubclass(cooperative, _socket.socket)
+        and issubclass(made, _socket.socket)
+    ):
+        import warnings
+
+        name = getattr(socket_module, "__name__", repr(socket_module))
+        warnings.warn(
+            f"tls_context makes sockets of the standard library, which stop all greenlets of a "
+            f"thread where those of {name} stop one: give a context of its own library "
+            "(gevent.ssl.SSLContext), or patch everything",
+            RuntimeWarning,
+            stacklevel=3,
+        )

@@ -8,13 +8,14 @@ import os
 import socket
 import ssl
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 
 from certificates import Authority
-from cymemcache import AWSElastiCacheHashClient, Client, MemcacheError
+from cymemcache import AWSElastiCacheHashClient, Client, HashClient, MemcacheError
 from cymemcache.testing import MemcachedProcess
 from exchanges import open_sockets
 from interrupting import Interrupted, interrupted_at
@@ -153,7 +154,30 @@ def small_heap() -> Iterator[None]:
     gc.unfreeze()
 
 
+@pytest.mark.parametrize(
+    ("sockets", "tls", "stops"),
+    [
+        ("gevent.socket", "ssl", True),
+        ("gevent.socket", "gevent.ssl", False),
+        ("socket", "ssl", False),
+    ],
+)
+def test_a_context_whose_sockets_would_stop_all_greenlets_is_told(
+    sockets: str, tls: str, stops: bool
+) -> None:
+    options: Any = {"socket_module": importlib.import_module(sockets)}
+    options["tls_context"] = importlib.import_module(tls).SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        Client("127.0.0.1:11211", **options)
+        HashClient(["127.0.0.1:11211"], **options)
+    assert ["which stop all greenlets" in str(warning.message) for warning in told] == [True] * (
+        2 if stops else 0
+    )
+
+
 @pytest.mark.usefixtures("small_heap")
+@pytest.mark.filterwarnings("ignore:tls_context makes sockets of the standard library")
 @pytest.mark.parametrize(
     ("sockets", "tls"),
     [("socket", "ssl"), ("gevent.socket", "ssl"), ("gevent.socket", "gevent.ssl")],
