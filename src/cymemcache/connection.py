@@ -12,8 +12,8 @@ import _socket
 import codecs
 import errno
 import os
-import select
 import sys
+from math import inf
 from struct import pack
 from time import monotonic
 
@@ -22,8 +22,9 @@ from .core import PlainExchange, ReplyParser, Requests
 from .core.replies import NEED_DATA, STORE, fork_error
 from .descriptors import prepare, remember, wrapped
 from .exceptions import MemcacheClientError, MemcacheError
-from .exchange import READABLE, WRITABLE, AnyExchange, would_block
+from .exchange import AnyExchange
 from .plain import can_be_polled, can_connect_in_steps, is_plain
+from .waiting import READABLE, WRITABLE, bounded, wait, would_block
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -35,6 +36,11 @@ if TYPE_CHECKING:
 
     R = TypeVar("R")
     Steps: TypeAlias = Generator[tuple[Any, int, float | None], int, R]
+
+
+# Seconds until a UNIX socket whose server's queue is full is tried again.
+_FIRST_PAUSE = 0.001
+_LONGEST_PAUSE = 0.016
 
 
 class Dialler:
@@ -90,7 +96,7 @@ class Dialler:
         try:
             awaited = next(steps)
             while True:
-                awaited = steps.send(_wait(*awaited))
+                awaited = steps.send(wait(*awaited))
         except StopIteration as stop:
             exchange: Exchange = stop.value
             return exchange
@@ -101,11 +107,13 @@ class Dialler:
         """`dial` for somebody who has other sockets to wait for as well.
 
         Yields ``(socket, events, deadline)`` and wants what poll says: the events that have come,
-        0 where the deadline has.  Sockets that cannot be polled are dialled in one step.
+        0 where the deadline has; without a socket there is only the deadline to wait for.  Sockets
+        that cannot be polled are dialled in one step.
         """
-        began = monotonic()
         count = forks.count()
-        sock = yield from self._connected(began)
+        addresses = self._addresses()
+        began = monotonic()  # only now: how long the system resolves names is not ours to bound
+        sock = yield from self._connected(addresses, began)
         try:
             if forks.count() != count:
                 raise fork_error()
@@ -131,7 +139,7 @@ class Dialler:
             sock.settimeout(None)
             _set_receive_timeout(sock, timeout)
             return PlainExchange(sock, parser, timeout, self._tally)
-        _call_if_there(sock, "settimeout", timeout)
+        _call_if_there(sock, "settimeout", bounded(timeout))
         return AnyExchange(sock, parser, timeout, self._tally)
 
     def _authenticated(self, sock: Any, began: float) -> Steps[None]:
@@ -166,13 +174,8 @@ class Dialler:
     def _late(self) -> TimeoutError:
         return TimeoutError(f"timed out: no connection within {self._connect_timeout:g} s")
 
-    def _connected(self, began: float) -> Steps[Any]:
-        module = self._socket_module
-        if isinstance(self.server, str):
-            left = self._left(began)
-            return (yield from self._connected_to(module.AF_UNIX, 0, self.server, left))
-        host, port = self.server
-        addresses = self._looked_up(host, port)
+    def _connected(self, addresses: list[Any], began: float) -> Steps[Any]:
+        host = self.server[0]
         notes: list[str] = []
         for number, (family, _, protocol, _, address) in enumerate(addresses):
             try:
@@ -195,9 +198,12 @@ class Dialler:
                 raise
         raise OSError(f"{host!r} has no address")
 
-    def _looked_up(self, host: Any, port: Any) -> list[Any]:
-        """The addresses of a host and port, which nobody has judged before."""
+    def _addresses(self) -> list[Any]:
+        """The addresses of the server, as getaddrinfo has them."""
         module = self._socket_module
+        if isinstance(self.server, str):
+            return [(module.AF_UNIX, module.SOCK_STREAM, 0, "", self.server)]
+        host, port = self.server
         try:
             addresses: list[Any] = module.getaddrinfo(
                 host, port, module.AF_UNSPEC, module.SOCK_STREAM, module.IPPROTO_TCP
@@ -227,15 +233,22 @@ class Dialler:
                 raise fork_error()
             if not is_unix:
                 self._set_tcp_options(sock)
-            # A UNIX socket connects at once, or has to be tried again: no poll could tell when.
-            if is_unix or not can_connect_in_steps(sock):
-                _call_if_there(sock, "settimeout", left)
+            if not can_connect_in_steps(sock):
+                _call_if_there(sock, "settimeout", bounded(left))
                 _call_if_there(sock, "connect", address)
                 return sock
             sock.settimeout(0.0)
+            until = None if left is None else monotonic() + left
             code = sock.connect_ex(address)
+            pause = _FIRST_PAUSE
+            while is_unix and code == errno.EAGAIN:
+                # The server's queue is full.  No poll could tell when there is room in it.
+                if until is not None and monotonic() >= until:
+                    raise self._late()
+                yield None, 0, min(monotonic() + pause, inf if until is None else until)
+                pause = min(2 * pause, _LONGEST_PAUSE)
+                code = sock.connect_ex(address)
             if code in (errno.EINPROGRESS, errno.EINTR):
-                until = None if left is None else monotonic() + left
                 if not (yield sock, WRITABLE, until):
                     raise self._late()
                 code = sock.getsockopt(_socket.SOL_SOCKET, _socket.SO_ERROR)
@@ -268,7 +281,7 @@ class Dialler:
             return sock
         left = self._left(began)
         if not can_be_polled(sock) or not _is_of_ssl(context):
-            _call_if_there(sock, "settimeout", left)
+            _call_if_there(sock, "settimeout", bounded(left))
             return wrapped(context, sock, host)
         until = None if left is None else monotonic() + left
         secured = wrapped(context, sock, host, do_handshake_on_connect=False)
@@ -293,16 +306,6 @@ def _call_if_there(sock: Any, method: str, argument: Any) -> None:
     function = getattr(sock, method, None)
     if function is not None:
         function(argument)
-
-
-def _wait(sock: Any, events: int, until: float | None) -> int:
-    """What poll says of `sock`: 0 where nothing happens before `until`."""
-    poll = select.poll()
-    poll.register(sock.fileno(), events)
-    # Rounded up: a poll that ends early would only be asked again.
-    left = None if until is None else int(max(until - monotonic(), 0) * 1000) + 1
-    ready = poll.poll(left)
-    return ready[0][1] if ready else 0
 
 
 def _is_of_ssl(context: Any) -> bool:

@@ -40,6 +40,7 @@ from .core.replies import (
 )
 from .forks import mark
 from .plain import can_be_polled
+from .waiting import READABLE, WRITABLE, bounded, would_block
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -79,10 +80,6 @@ _RECEIVED_MOST = 1 << 16
 
 # The same as long as no reply was longer: it is set aside each time.
 _PAGE = 1 << 12
-
-# What a command in steps waits for, as poll has it (which Windows has not).
-READABLE = getattr(select, "POLLIN", 1)
-WRITABLE = getattr(select, "POLLOUT", 4)
 
 _BATCHES = (STORE_MANY, DELETE_MANY, GET_MANY, GETS_MANY, WRITES)
 
@@ -459,10 +456,10 @@ class AnyExchange:
             raise timeout_error(timeout)
         if spent > timeout / 16 or self._shortened:
             self._shortened = True
-            self._settimeout(timeout - spent)
+            self._settimeout(bounded(timeout - spent))
 
     def _lengthen(self) -> None:
-        self._settimeout(self.timeout)
+        self._settimeout(bounded(self.timeout))
         self._shortened = self._polled = False
 
     def _is_fresh(self) -> bool:
@@ -482,7 +479,7 @@ class AnyExchange:
         except OSError as error:
             return would_block(error)
         finally:
-            self._settimeout(self.timeout)
+            self._settimeout(bounded(self.timeout))
         if not data or not self.unacknowledged:
             return False
         self._parser.feed(data)
@@ -496,15 +493,6 @@ def _no_number() -> int:
 
 def _no_timeout(seconds: float | None) -> None:
     """Of a socket-like object of the user's own that has none."""
-
-
-def would_block(error: OSError) -> bool:
-    """Whether a socket without a timeout says no more than that it has to be waited for."""
-    # By name: ssl is not loaded where nobody uses it.
-    return isinstance(error, BlockingIOError) or type(error).__name__ in (
-        "SSLWantReadError",
-        "SSLWantWriteError",
-    )
 
 
 def _readable(sock: Any) -> bool:

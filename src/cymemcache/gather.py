@@ -17,7 +17,7 @@ from .calls import is_refusal, is_unreachable, may_retry
 from .core import PlainExchange
 from .core import gather as gather_plain
 from .core.replies import NEED_DATA, NOREPLY, STALE, WRITES, Failed, closed_error, timeout_error
-from .exchange import READABLE
+from .waiting import READABLE, milliseconds
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -332,9 +332,7 @@ def _poll_all(errands: list[Errand]) -> None:
             (deadline for errand in waiting.values() if (deadline := errand.awaited()[2])),
             default=None,
         )
-        # Rounded up: a poll that ends early would only be asked again.
-        left = None if until is None else int(max(until - monotonic(), 0.0) * 1000) + 1
-        for descriptor, events in poll.poll(left):
+        for descriptor, events in poll.poll(milliseconds(until)):
             _go_on(poll, waiting, descriptor, events)
         now = monotonic()
         for descriptor, errand in list(waiting.items()):
@@ -344,7 +342,8 @@ def _poll_all(errands: list[Errand]) -> None:
 
 def _go_on(poll: Any, waiting: dict[int, Errand], descriptor: int, events: int) -> None:
     # Its next step may wait for another socket, which may have got the same number.
-    poll.unregister(descriptor)
+    if descriptor >= 0:
+        poll.unregister(descriptor)
     errand = waiting.pop(descriptor)
     errand.go_on(events)
     if errand.outcome is NEED_DATA:
@@ -353,5 +352,8 @@ def _go_on(poll: Any, waiting: dict[int, Errand], descriptor: int, events: int) 
 
 def _watch(poll: Any, waiting: dict[int, Errand], errand: Errand) -> None:
     sock, events, _ = errand.awaited()
-    poll.register(sock.fileno(), events)
-    waiting[sock.fileno()] = errand
+    descriptor = ~id(errand)  # for who waits for nothing but the time
+    if sock is not None:
+        descriptor = sock.fileno()
+        poll.register(descriptor, events)
+    waiting[descriptor] = errand

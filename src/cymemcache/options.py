@@ -435,7 +435,8 @@ _OPTIONS = {
             "connect_timeout",
             None,
             _seconds,
-            "seconds for a connection to be made, over all addresses together; None: no limit.",
+            "seconds for a connection to be made, over all addresses together; a look-up of the "
+            "host's name comes before that, and takes what the system allows it; None: no limit.",
         ),
         Option("timeout", None, _seconds, "seconds for one operation as a whole; None: no limit."),
         Option("no_delay", True, _flag, "set TCP_NODELAY."),
