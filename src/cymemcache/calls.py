@@ -330,14 +330,7 @@ class Calls:
     def _call_raw(
         self, request: bytes, end_token: bytes, convert: Callable[[Any], Any] | None = None
     ) -> Any:
-        words = request.split()
-        if (
-            end_token == b"\r\n"
-            and words
-            and words[0] in _ONE_LINE
-            and words[-1] != b"noreply"
-            and request.count(b"\n") == 1
-        ):
+        if raw_kind(request, end_token) == LINE:
             return self._call(LINE, request, None, None, convert)
         try:
             result = self._call_and_close(RAW, request, end_token)
@@ -392,6 +385,23 @@ class Calls:
 def _anew(error: MemcacheError) -> MemcacheError:
     """The error to be raised for one that is a result, which the frames on the way hold."""
     return type(error)(*error.args)
+
+
+def raw_kind(request: bytes, end_token: bytes) -> int:
+    """The kind of the reply to a raw command: `LINE` where it is known to be one line, else `RAW`.
+
+    After a `RAW` one the connection is of no use: what else comes belongs to no other command.
+    """
+    words = request.split()
+    if (
+        end_token == b"\r\n"
+        and words
+        and words[0] in _ONE_LINE
+        and words[-1] != b"noreply"
+        and request.count(b"\n") == 1
+    ):
+        return LINE
+    return RAW
 
 
 def is_unreachable(error: BaseException) -> bool:

@@ -74,6 +74,19 @@ def refuse_copy(client: Any) -> NoReturn:
     )
 
 
+def end_token_of(end_tokens: Any) -> bytes:
+    """`raw_command`'s argument as bytes.
+
+    Raises `TypeError` where it is not text, `MemcacheIllegalInputError` where it is empty.
+    """
+    token = end_tokens.encode() if isinstance(end_tokens, str) else end_tokens
+    if not isinstance(token, bytes):
+        raise TypeError(f"end_tokens must be str or bytes, not {type(end_tokens).__name__}")
+    if not token:
+        raise MemcacheIllegalInputError("end_tokens must not be empty")
+    return token
+
+
 class Commands(
     Results[KeyT, AnyR, BoolR, CasR, IntR, KeysR, DictR, PairR, NoneR, OkR, TextR, StatsR]
 ):
@@ -455,12 +468,7 @@ class Commands(
         other command.
         """
         request = self._requests.raw(command)
-        token = end_tokens.encode() if isinstance(end_tokens, str) else end_tokens
-        if not isinstance(token, bytes):
-            raise TypeError(f"end_tokens must be str or bytes, not {type(end_tokens).__name__}")
-        if not token:
-            raise MemcacheIllegalInputError("end_tokens must not be empty")
-        return self._call_raw(request, token)
+        return self._call_raw(request, end_token_of(end_tokens))
 
     def quit(self) -> NoneR:
         """Tell the server that we leave, and close (protocol.txt, "Other commands").

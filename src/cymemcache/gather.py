@@ -16,8 +16,16 @@ from time import monotonic
 from .calls import is_refusal, is_unreachable, may_retry
 from .core import PlainExchange
 from .core import gather as gather_plain
-from .core.replies import NEED_DATA, NOREPLY, STALE, WRITES, Failed, closed_error, timeout_error
-from .waiting import READABLE, milliseconds
+from .core.replies import (
+    NEED_DATA,
+    NOREPLY,
+    RAW,
+    STALE,
+    WRITES,
+    Failed,
+    closed_error,
+    timeout_error,
+)
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -209,6 +217,8 @@ class Errand:
         if type(self.outcome) is not Failed:
             if self._kind == NOREPLY:
                 self.pool.hold(exchange)
+            elif self._kind == RAW:
+                exchange.close()
             else:
                 self.pool.give(exchange)
             if self._kind == WRITES:

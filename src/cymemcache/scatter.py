@@ -11,8 +11,8 @@ from __future__ import annotations
 from time import monotonic
 from types import MethodType
 
-from .calls import is_early, is_unreachable
-from .commands import Commands
+from .calls import is_early, is_unreachable, raw_kind
+from .commands import Commands, end_token_of
 from .core import fetch_from_all
 from .core.arguments import listed, listed_items
 from .core.replies import (
@@ -22,6 +22,7 @@ from .core.replies import (
     GETS_MANY,
     NOREPLY,
     OK,
+    RAW,
     STATS,
     STORE_MANY,
     VERSION,
@@ -276,7 +277,13 @@ class ScatterGather:
     def _raw_command(
         self, command: str | bytes, end_tokens: str | bytes = "\r\n"
     ) -> dict[str, bytes | None]:
-        return self._from_all("raw_command", 0, None, (command, end_tokens), None)
+        token = end_token_of(end_tokens)
+
+        def begin(client: Any, _: Part) -> Errand:
+            request = client._requests.raw(command)
+            return Errand(client, request, raw_kind(request, token), token)
+
+        return self._from_all("raw_command", RAW, begin, (command, end_tokens), None)
 
     def _shutdown(self, graceful: bool = False) -> None:
         self._from_all("shutdown", 0, None, (graceful,), None)

@@ -293,6 +293,54 @@ def test_a_full_send_buffer_delays_no_other_nodes_keys(
             look.close()
 
 
+@pytest.mark.parametrize(
+    "ask",
+    [
+        lambda cluster: cluster.raw_command("get k", b"END\r\n"),
+        lambda cluster: cluster.raw_command("version"),
+        lambda cluster: cluster.version(),
+        lambda cluster: cluster.stats(),
+        lambda cluster: cluster.flush_all(noreply=False),
+        lambda cluster: cluster.cache_memlimit(64),
+    ],
+    ids=["raw_command", "raw_command-line", "version", "stats", "flush_all", "cache_memlimit"],
+)
+def test_all_nodes_are_asked_before_any_answer_is_waited_for(
+    connect_all: Callable[..., Any], ask: Callable[[Any], Any]
+) -> None:
+    """Each server answers only once all have been asked."""
+    asked = threading.Barrier(3)
+    with ExitStack() as stack:
+        listeners = [stack.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(3)]
+
+        def serve(listener: socket.socket) -> None:
+            sock, _ = listener.accept()
+            with sock:
+                verb = sock.recv(1 << 16).split()[0]
+                asked.wait(PATIENCE)
+                answers = {b"get": b"END\r\n", b"version": b"VERSION 1\r\n", b"stats": b"END\r\n"}
+                sock.sendall(answers.get(verb, b"OK\r\n"))
+
+        threads = [threading.Thread(target=serve, args=(listener,)) for listener in listeners]
+        for thread in threads:
+            thread.start()
+        cluster = connect_all([listener.getsockname() for listener in listeners])
+        answers = ask(cluster)
+        for thread in threads:
+            thread.join(PATIENCE)
+    assert len(answers) == 3
+    assert None not in answers.values()
+
+
+def test_a_raw_commands_connections_are_closed_where_more_may_come(
+    connect_all: Callable[..., Any], nodes: list[tuple[str, int]]
+) -> None:
+    cluster = connect_all(nodes)
+    for _ in range(3):
+        assert set(cluster.raw_command("get k\r\nget k", "END\r\n").values()) == {b""}
+        assert cluster.get_many(["a", "b", "c", "d", "e"]) == {}
+
+
 def test_a_full_backlog_delays_no_other_nodes_keys(nodes: list[tuple[str, int]]) -> None:
     """A node that cannot even be connected to: its kernel drops what comes."""
     with ExitStack() as stack:
