@@ -6,6 +6,8 @@ The fast one of two ways to do the same thing; the other, for every kind of sock
 `cymemcache/exchange.py`, where the contract is written down.  The usual command costs two system
 calls, one send and one receive, with the GIL released once around both: the receive relies on the
 descriptor's SO_RCVTIMEO, everything beyond it polls with the time that is left of the operation.
+No send waits: what may find no room goes out with the descriptor set so, since not every system
+minds MSG_DONTWAIT (macOS does not), and a small one is bounded by SO_SNDTIMEO all the same.
 It must never leave the caller with a connection that looks usable after an error: errors raise,
 and the connection closes.
 """
@@ -56,10 +58,38 @@ cdef extern from "sys/socket.h" nogil:
 cdef extern from *:
     """
     #include <sys/socket.h>
-    /* macOS has no such flag; Python has SIGPIPE ignored all the same. */
+    #include <errno.h>
+    #include <sys/ioctl.h>
+    /* macOS has an option of the socket in its place. */
     #ifndef MSG_NOSIGNAL
     #define MSG_NOSIGNAL 0
     #endif
+    static void cymc_prepare(int fd) {
+    #ifdef SO_NOSIGPIPE
+        int on = 1;
+        setsockopt(fd, SOL_SOCKET, SO_NOSIGPIPE, &on, sizeof(on));
+    #endif
+        (void)fd;
+    }
+    /* What a full buffer can be expected of: elsewhere than on Linux a send may wait all the same
+       with MSG_DONTWAIT, as on macOS, and then only SO_SNDTIMEO bounds it. */
+    #ifdef __linux__
+    #define CYMC_UNREAD_MOST 500
+    #else
+    #define CYMC_UNREAD_MOST 0
+    #endif
+    /* A send that does not wait, wherever it is: not by its flags, but by the descriptor's. */
+    static ssize_t cymc_send_now(int fd, const void *data, size_t length) {
+        int on = 1, off = 0, failed;
+        ssize_t count;
+        if (ioctl(fd, FIONBIO, &on) < 0)
+            return -1;
+        count = send(fd, data, length, MSG_NOSIGNAL | MSG_DONTWAIT);
+        failed = errno;
+        ioctl(fd, FIONBIO, &off);
+        errno = failed;
+        return count;
+    }
     #include <poll.h>
     #include <pthread.h>
     static volatile unsigned long cymc_forks = 0;
@@ -68,6 +98,9 @@ cdef extern from *:
     """
     enum:
         MSG_NOSIGNAL
+        CYMC_UNREAD_MOST
+    void cymc_prepare(int fd)
+    ssize_t cymc_send_now(int fd, const void *data, size_t length) nogil
     unsigned long cymc_forks
     int cymc_watch_forks()
 
@@ -90,6 +123,10 @@ cdef int RAW_KIND = RAW
 cdef int NOREPLY = _NOREPLY
 cdef bytes BARRIER_REQUEST = _BARRIER_REQUEST
 cdef int64_t SECOND = 1000000000
+
+cdef enum:
+    # Bytes that find room in the emptiest of buffers.
+    SENT_AT_ONCE = 16384
 
 
 cdef inline int64_t monotonic() noexcept nogil:
@@ -118,6 +155,15 @@ cdef inline int descriptor_of(object sock) except -2:
     if is_as_expected:
         return (<PlainSocket *><PyObject *>sock).descriptor
     return sock.fileno()
+
+
+cdef inline Py_ssize_t sent_now(
+    int fd, const char *text, Py_ssize_t length, Py_ssize_t unacknowledged
+) noexcept nogil:
+    """What `send` gives, without waiting where there may be no room."""
+    if length <= SENT_AT_ONCE and unacknowledged <= CYMC_UNREAD_MOST:
+        return c_send(fd, text, length, MSG_NOSIGNAL | MSG_DONTWAIT)
+    return cymc_send_now(fd, text, length)
 
 
 cdef int polled(pollfd *sockets, unsigned long count, int64_t left) except -1:
@@ -153,6 +199,7 @@ cdef class PlainExchange:
             raise TypeError(f"not a socket: {sock!r}")  # its memory is read: `descriptor_of`
         self.sock = sock
         self.fd = sock.fileno()
+        cymc_prepare(self.fd)
         self.parser = parser
         self.record = record
         self.timeout = timeout
@@ -254,7 +301,7 @@ cdef class PlainExchange:
         self.parser.lend(&room, &room_size)
         count = -1
         with nogil:
-            sent = c_send(self.fd, text, length, MSG_NOSIGNAL | MSG_DONTWAIT)
+            sent = sent_now(self.fd, text, length, self.unacknowledged)
             if sent == length:
                 count = c_recv(self.fd, room, room_size, 0)
             if sent < 0 or (sent == length and count < 0):
@@ -456,7 +503,7 @@ cdef class PlainExchange:
         cdef Py_ssize_t count
         cdef int failed = 0
         with nogil:
-            count = c_send(self.fd, text, length, MSG_NOSIGNAL | MSG_DONTWAIT)
+            count = sent_now(self.fd, text, length, self.unacknowledged)
             if count < 0:
                 failed = errno
         if count >= 0:

@@ -137,7 +137,7 @@ class Dialler:
         parser = ReplyParser(self._decode, self._max_value_size)
         if PlainExchange is not None and is_plain(sock):
             sock.settimeout(None)
-            _set_receive_timeout(sock, timeout)
+            _set_timeouts(sock, timeout)
             return PlainExchange(sock, parser, timeout, self._tally)
         _call_if_there(sock, "settimeout", bounded(timeout))
         return AnyExchange(sock, parser, timeout, self._tally)
@@ -313,15 +313,15 @@ def _is_of_ssl(context: Any) -> bool:
     return ssl is not None and isinstance(context, ssl.SSLContext)
 
 
-def _set_receive_timeout(sock: Any, timeout: float | None) -> None:
-    """Bound a blocking receive in the kernel, so that the usual command needs no poll."""
+def _set_timeouts(sock: Any, timeout: float | None) -> None:
+    """Bound blocking calls in the kernel, so that the usual command needs no poll."""
     seconds, rest = divmod(timeout or 0.0, 1)
     microseconds = int(rest * 1e6)
     if timeout is not None and not seconds and not microseconds:
         microseconds = 1  # zero is no limit at all
-    sock.setsockopt(
-        _socket.SOL_SOCKET, _socket.SO_RCVTIMEO, pack("@ll", int(seconds), microseconds)
-    )
+    packed = pack("@ll", int(seconds), microseconds)
+    for option in (_socket.SO_RCVTIMEO, _socket.SO_SNDTIMEO):
+        sock.setsockopt(_socket.SOL_SOCKET, option, packed)
 
 
 def _warn_of_blocking_tls(socket_module: Any, tls_context: Any) -> None:

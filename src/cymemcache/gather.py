@@ -26,6 +26,7 @@ from .core.replies import (
     closed_error,
     timeout_error,
 )
+from .waiting import READABLE, milliseconds
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
