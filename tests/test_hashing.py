@@ -5,11 +5,12 @@ from __future__ import annotations
 import copy
 import sys
 import threading
+from typing import Any
 
 import pytest
 from pymemcache.client.rendezvous import RendezvousHash as ReferenceHasher
 
-from cymemcache import KetamaHash, hashing, ketama
+from cymemcache import HashClient, KetamaHash, hashing, ketama
 
 NODES = [f"10.0.0.{i}:11211" for i in range(6)]
 KEYS = [f"user:{i}" for i in range(60)] + [b"bytes", "ключ", "größe", 7]
@@ -334,3 +335,24 @@ def test_threads_get_whole_tables_while_another_one_changes_the_nodes(make, busy
 def test_a_table_leaves_pairs_with_a_server_key_to_the_cluster(seed: int) -> None:
     table = hashing.RendezvousHash(["a", "b"], seed).table()
     assert table.partition(["k", ("server", "k")]) is None
+
+
+@pytest.mark.parametrize("hasher", [hashing.RendezvousHash, KetamaHash])
+def test_a_cluster_has_the_table_of_its_nodes_before_a_command_needs_it(hasher: Any) -> None:
+    made: list[int] = []
+
+    class Counting(hasher):  # type: ignore[misc]
+        def _make_table(self, nodes: list[str], rule: Any) -> Any:
+            made.append(len(nodes))
+            return super()._make_table(nodes, rule)
+
+    cluster = HashClient([f"10.0.0.{number}" for number in range(5)], hasher=Counting)
+    assert made == [5]
+    cluster._client_of("k")
+    cluster.add_server("10.0.1.1")
+    assert made == [5, 6]
+    cluster._client_of("k")
+    cluster.remove_server("10.0.0.0")
+    cluster._client_of("k")
+    assert made == [5, 6, 5]
+    assert "10.0.0.0:11211" not in cluster.hasher.table().nodes

@@ -113,7 +113,9 @@ class HashClient(ScatterGather, ClusterCommands, Subscripts):
         self.hasher = bound["hasher"]()
         self._tell_unused(bound)
         for server in servers:
-            self.add_server(server)
+            self._add(address_of(server, None), prepare=False)
+        if self._table is not None:
+            self._table()
 
     def _tell_unused(self, bound: dict[str, Any]) -> None:
         """Log the options that do nothing: pymemcache takes them too, so that they are no error."""
@@ -162,7 +164,9 @@ class HashClient(ScatterGather, ClusterCommands, Subscripts):
 
         One that is there already is left as it is; where it is dead, it is tried again.
         """
-        address = address_of(server, port)
+        self._add(address_of(server, port), prepare=True)
+
+    def _add(self, address: Any, prepare: bool) -> None:
         name = self._make_client_key(address)
         with self._lock:
             there = name in self.clients
@@ -172,10 +176,18 @@ class HashClient(ScatterGather, ClusterCommands, Subscripts):
                 self._came_back(node)
             return
         client = self._make_client(address)
+        if prepare:
+            self._prepare(lambda nodes: [*nodes, name])
         with self._lock:
             if name not in self.clients:  # nobody was quicker
                 self.clients[name] = client
                 self.hasher.add_node(name)
+
+    def _prepare(self, change: Callable[[list[str]], list[str]]) -> None:
+        """Have the hasher work out a change of its nodes before any command has to wait for it."""
+        prepare = getattr(self.hasher, "prepare", None)
+        if prepare is not None:
+            prepare(change(self.hasher.nodes))
 
     def _make_client(self, address: Any) -> Any:
         if not self.use_pooling:
@@ -192,6 +204,8 @@ class HashClient(ScatterGather, ClusterCommands, Subscripts):
         where there is no such node.
         """
         name = self._make_client_key(address_of(server, port))
+        if name in self.clients:
+            self._prepare(lambda nodes: [node for node in nodes if node != name])
         with self._lock:
             if name not in self.clients:
                 raise ValueError(f"there is no node {name!r} to remove")

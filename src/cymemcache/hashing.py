@@ -66,11 +66,12 @@ class TableHasher:
         # The table, and what it was made from: one object, so that no thread sees half of a change.
         # No hasher has this rule, so the first use makes a table.
         self._current: tuple[list[str], Any, Table] = ([], object(), RendezvousTable(()))
+        self._coming: tuple[list[str], Any, Table] = self._current
 
     def __getstate__(self) -> dict[str, Any]:
         """All but the table, which belongs to one implementation of the core."""
         state = dict(vars(self))
-        del state["_current"]
+        del state["_current"], state["_coming"]
         return state
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -107,9 +108,16 @@ class TableHasher:
         nodes, rule, table = self._current
         if self.nodes != nodes or self._rule is not rule:
             nodes, rule = list(self.nodes), self._rule
-            table = self._make_table(nodes, rule)
-            self._current = nodes, rule, table
+            if nodes != self._coming[0] or rule is not self._coming[1]:
+                self._coming = nodes, rule, self._make_table(nodes, rule)
+            self._current = self._coming
+            table = self._current[2]
         return table
+
+    def prepare(self, nodes: Iterable[str]) -> None:
+        """Make the table of `nodes` now, so that no key waits for it once the nodes are these."""
+        coming, rule = list(nodes), self._rule
+        self._coming = coming, rule, self._make_table(coming, rule)
 
     def _make_table(self, nodes: list[str], rule: Any) -> Table:
         raise NotImplementedError
