@@ -14,16 +14,16 @@ and the connection closes.
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
 from cpython.mem cimport PyMem_Calloc, PyMem_Free
-from cpython.exc cimport PyErr_CheckSignals, PyErr_SetFromErrno
+from cpython.exc cimport PyErr_CheckSignals
 from cpython.list cimport PyList_GET_SIZE
 from cpython.object cimport PyObject
-from libc cimport errno as c_errno
 from libc.errno cimport EAGAIN, EINTR, errno
 from libc.math cimport INFINITY
 from libc.stdint cimport int64_t
 from posix.time cimport CLOCK_MONOTONIC, clock_gettime, timespec
 
 import _socket
+from os import strerror
 
 from cymemcache.core.parser_c cimport ReplyStream
 
@@ -41,6 +41,7 @@ from cymemcache.core.replies import (
     fork_error,
     timeout_error,
 )
+from cymemcache.interruptions import is_failure, is_interruption, own
 
 cdef extern from "Python.h":
     bint PyObject_TypeCheck(object thing, type kind)
@@ -184,7 +185,7 @@ cdef int polled(pollfd *sockets, unsigned long count, int64_t left) except -1:
     if ready >= 0:
         return ready
     if failed != EINTR:
-        raise_errno(failed)
+        raise own(OSError(failed, strerror(failed)))
     return 0
 
 
@@ -214,8 +215,10 @@ cdef class PlainExchange:
         self.unacknowledged = 0
         try:
             self.sock.close()
-        except Exception:  # nothing that a caller could do about it
-            pass
+        except Exception as error:
+            if is_interruption(error):
+                raise
+            # Of the socket: nothing that a caller could do about it.
         finally:
             if self.slot is not None:
                 self.slot.end()
@@ -308,7 +311,7 @@ cdef class PlainExchange:
                 failed = errno
         self.parser.take_back(count if count > 0 else 0)
         if count > 0:
-            self.received = True
+            self.received = self.answered = True
             if not barrier:
                 result = self.parser.reply(kind, request, keys, default)
                 if result is not NEED_DATA:
@@ -316,11 +319,11 @@ cdef class PlainExchange:
                         raise extra_bytes_error(request)
                     return result
         elif count == 0:
-            raise closed_error()
+            raise self.owned(closed_error())
         elif failed == EINTR:
             self.check_signals()
         elif failed != 0 and failed != EAGAIN:
-            raise_errno(failed)
+            raise self.owned(OSError(failed, strerror(failed)))
         if sent < 0:
             sent = 0
         self.go_on(data, sent, barrier, request, kind, keys, default)
@@ -489,7 +492,7 @@ cdef class PlainExchange:
             if self.timeout_ns >= 0:
                 left = began + self.timeout_ns - monotonic()
                 if left <= 0:
-                    raise timeout_error(self.timeout)
+                    raise self.owned(timeout_error(self.timeout))
             if polled(&waiting, 1, left) > 0:
                 return waiting.revents
 
@@ -511,7 +514,7 @@ cdef class PlainExchange:
         if failed == EINTR:
             self.check_signals()
         elif failed != EAGAIN:
-            raise_errno(failed)
+            raise self.owned(OSError(failed, strerror(failed)))
         return 0
 
     cdef bint receive_some(self) except -1:
@@ -526,15 +529,19 @@ cdef class PlainExchange:
                 failed = errno
         self.parser.take_back(count if count > 0 else 0)
         if count > 0:
-            self.received = True
+            self.received = self.answered = True
             return True
         if count == 0:
-            raise closed_error()
+            raise self.owned(closed_error())
         if failed == EINTR:
             self.check_signals()
         elif failed != EAGAIN:
-            raise_errno(failed)
+            raise self.owned(OSError(failed, strerror(failed)))
         return False
+
+    cdef object owned(self, object error):
+        """`error`, which the socket or we have made, to be raised; another where a fork has."""
+        return fork_error() if self.forks != cymc_forks else own(error, not self.answered)
 
     cdef int check_signals(self) except -1:
         """Run pending signal handlers; a handler may raise, and may fork."""
@@ -564,12 +571,6 @@ cdef class PlainExchange:
             failed = errno
             return failed == EAGAIN
         return count > 0 and self.unacknowledged > 0
-
-
-cdef int raise_errno(int number) except -1:
-    c_errno.errno = number
-    PyErr_SetFromErrno(OSError)
-    return -1
 
 
 def gather(list exchanges not None, object timeout):
@@ -618,7 +619,7 @@ cdef int gathered(list exchanges, object timeout, list outcomes) except -1:
                 if left <= 0:
                     for i in range(count):
                         if outcomes[i] is NEED_DATA:
-                            outcomes[i] = Failed(timeout_error(timeout))
+                            outcomes[i] = Failed(own(timeout_error(timeout)))
                     return 0
             PyErr_CheckSignals()  # before each poll, as in `wait`
             if polled(sockets, count, left) == 0:
@@ -629,6 +630,8 @@ cdef int gathered(list exchanges, object timeout, list outcomes) except -1:
                     try:
                         outcomes[i] = exchange.step(sockets[i].revents)
                     except Exception as error:
+                        if not is_failure(error):
+                            raise
                         outcomes[i] = Failed(error)
     finally:
         PyMem_Free(sockets)

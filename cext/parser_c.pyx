@@ -34,6 +34,7 @@ from cymemcache.core.replies import (
     endless_error,
     extra_bytes_error,
     keeps_in_step,
+    name_command,
     protocol_error,
     refusal,
     refused_value_error,
@@ -731,6 +732,7 @@ cdef class ReplyParser(ReplyStream):
                 )
                 if self.error is None:
                     self.error = error
+                    name_command(error, request, self.progress, self.keys[self.progress])
             if store and says != SAYS_TRUE:
                 (<list>self.result).append(self.keys[self.progress])
             self.progress += 1

@@ -13,6 +13,7 @@ from cpython.object cimport PyObject
 from cymemcache.core.calls_c cimport PlainCalls, count_fetched
 from cymemcache.core.exchange_c cimport PlainExchange, gathered
 from cymemcache.core.replies import Failed, Undecoded
+from cymemcache.interruptions import is_failure
 
 cdef extern from "Python.h":
     Py_ssize_t PyDict_GET_SIZE(object dictionary)
@@ -136,6 +137,8 @@ cdef object begun(
     try:
         return connection.begun(request, kind, keys, found)
     except Exception as error:
+        if not is_failure(error):
+            raise
         return Failed(error)
 
 

@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 
 from cymemcache import pool as pool_module
+from cymemcache.interruptions import own
 from cymemcache.limited import LimitedPool
 from cymemcache.object_pool import ObjectPool
 from stand_ins import Connection, Dialled, in_a_thread
@@ -448,7 +449,7 @@ def test_a_thread_waits_while_its_noreply_commands_are_settled(
     assert thief.result() is mine
 
 
-@pytest.mark.parametrize("failure", [OSError("reset"), KeyboardInterrupt()])
+@pytest.mark.parametrize("failure", [own(OSError("reset")), KeyboardInterrupt()])
 def test_a_settlement_that_fails_frees_the_slot_and_the_thread(
     make: Callable[..., Any], dialled: Dialled, failure: BaseException
 ) -> None:

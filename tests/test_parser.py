@@ -16,6 +16,7 @@ from cymemcache.exceptions import (
     MemcacheServerError,
     MemcacheUnknownCommandError,
     MemcacheUnknownError,
+    MemcacheValueTooLargeError,
 )
 
 MISS = object()
@@ -286,7 +287,8 @@ def test_only_a_server_error_leaves_a_storage_command_in_step(core: Any, kind: i
     parser = core.ReplyParser()
     feed(parser, b"SERVER_ERROR object too large for cache\r\n")
     error = parser.parse(kind, b"set k 0 0 1\r\n")
-    assert type(error) is MemcacheServerError
+    assert type(error) is MemcacheValueTooLargeError
+    assert (error.key, error.size) == (b"k", 1)
     assert "-I" in str(error)
     for line in (b"CLIENT_ERROR bad data chunk\r\n", b"ERROR\r\n"):
         parser = core.ReplyParser()

@@ -13,6 +13,7 @@ from weakref import ref
 import pytest
 
 from cymemcache import pool as pool_module
+from cymemcache.interruptions import own
 from cymemcache.pool import IDLE_SECONDS, ConnectionPool
 from stand_ins import Connection, Dialled, in_a_thread
 
@@ -167,7 +168,7 @@ def test_close_waits_for_the_noreply_commands_of_its_thread(pool: ConnectionPool
 
 def test_close_passes_over_a_connection_that_fails(pool: ConnectionPool) -> None:
     connection = pool.take()
-    connection.failure = ConnectionResetError("gone")
+    connection.failure = own(ConnectionResetError("gone"))
     pool.hold(connection)
     pool.close()
     assert connection.discarded == 1

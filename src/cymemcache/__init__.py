@@ -18,6 +18,7 @@ from .exceptions import (
     MemcacheUnexpectedCloseError,
     MemcacheUnknownCommandError,
     MemcacheUnknownError,
+    MemcacheValueTooLargeError,
 )
 from .hashing import RendezvousHash
 from .ketama import KetamaHash
@@ -58,9 +59,9 @@ else:
 
 
 if _core.refusal is not None:
-    from .log import logger
+    from .log import warn
 
-    logger().warning("the compiled core %s; the pure one is used", _core.refusal)
+    warn("the compiled core %s; the pure one is used", _core.refusal)
 
 __version__ = "0.1.0"
 
@@ -86,6 +87,7 @@ __all__ = [
     "MemcacheUnexpectedCloseError",
     "MemcacheUnknownCommandError",
     "MemcacheUnknownError",
+    "MemcacheValueTooLargeError",
     "PooledClient",
     "RendezvousHash",
     "RetryingClient",

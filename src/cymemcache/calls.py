@@ -8,8 +8,6 @@ way (`core.PlainCalls`), which leaves everything that is not usual to the method
 
 from __future__ import annotations
 
-from time import monotonic
-
 from .core.replies import (
     BARRIER_REQUEST,
     DOUBTFUL_SIZE,
@@ -32,9 +30,11 @@ from .exceptions import (
     MemcacheClientError,
     MemcacheError,
     MemcacheServerError,
-    MemcacheUnexpectedCloseError,
     MemcacheUnknownCommandError,
+    MemcacheValueTooLargeError,
 )
+from .failures import is_refusal, may_retry, was_ended
+from .interruptions import is_interruption
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -43,13 +43,11 @@ if TYPE_CHECKING:
 
     from .core import Requests
     from .counters import Tally
-    from .node import Node
+    from .failures import Failures
     from .pool import ConnectionPool
 
 # Commands that ignore_exc is about.
 _FORGIVEN = frozenset((GET, GETS, GET_MANY, GETS_MANY, STATS))
-# Commands that do no harm when the server executes them twice.
-_RETRIED = frozenset((GET, GETS, GET_MANY, GETS_MANY, STATS, VERSION))
 _FETCHES_OF_ONE = frozenset((GET, GETS))
 _FETCHES_OF_MANY = frozenset((GET_MANY, GETS_MANY))
 _FETCHES = _FETCHES_OF_ONE | _FETCHES_OF_MANY
@@ -61,6 +59,7 @@ _UNFINISHED = frozenset(
         MemcacheClientError,
         MemcacheServerError,
         MemcacheUnknownCommandError,
+        MemcacheValueTooLargeError,
     )
 )
 # Commands whose whole reply is one line, whatever it says.
@@ -79,8 +78,7 @@ class Calls:
     _requests: Requests
     #: Whether the server knows `version`, the barrier behind noreply commands; None: not known yet.
     _knows_version: bool | None = None
-    #: Who is told when the server cannot be reached: what a cluster knows of it.
-    _node: Node | None = None
+    _failures: Failures
 
     def _call(
         self,
@@ -134,9 +132,7 @@ class Calls:
                 else:
                     self._pool.give(connection)
                     return self._finished(kind, result, keys, default, convert)
-        self._tally.failed(error)
-        self._tell(error, connection)
-        if self.ignore_exc and kind in _FORGIVEN and isinstance(error, Exception):
+        if self._failures.ended(error) and self.ignore_exc and kind in _FORGIVEN:
             return default if kind in (GET, GETS) else {}
         try:
             raise error
@@ -160,12 +156,14 @@ class Calls:
         tally = self._tally
         if type(result) in _UNFINISHED:
             if isinstance(result, MemcacheError):
-                tally.failed(result)
+                if keys is not None and isinstance(result, MemcacheValueTooLargeError):
+                    result.key = keys  # as the caller has it, not as it was sent
+                self._failures.refused(result)
                 if self.ignore_exc and kind == STATS:
                     return {}
                 raise _anew(result)
             if isinstance(result, PartialFailure):
-                tally.failed(result.error)
+                self._failures.refused(result.error)
                 if self.ignore_exc and kind == STORE_MANY:
                     return result.result
                 raise _anew(result.error)
@@ -190,7 +188,11 @@ class Calls:
             try:
                 value = deserialize(key, data, flags)
             except BaseException as error:
-                if not (self.ignore_exc and isinstance(error, Exception)):
+                if (
+                    not self.ignore_exc
+                    or not isinstance(error, Exception)
+                    or is_interruption(error)
+                ):
                     self._tally.failed(error)
                     raise
                 self._tally.error(error)
@@ -205,14 +207,6 @@ class Calls:
                 if (found[0] if cas else found) is MISS:
                     del fetched[key]
         return fetched
-
-    def _tell(self, error: BaseException, connection: Any) -> None:
-        """Tell the cluster, where there is one, that `error` ended a command on `connection`."""
-        node = self._node
-        # What a forked child may not use says nothing about the server.
-        forked = connection is not None and connection.forked()
-        if node is not None and is_unreachable(error) and not forked:
-            node.failed(error)
 
     # -- noreply -------------------------------------------------------------------------------
 
@@ -289,8 +283,9 @@ class Calls:
             for _ in range(2):
                 try:
                     answer = connection.call(BARRIER_REQUEST, LINE)
-                except (MemcacheUnexpectedCloseError, ConnectionError):
-                    pass
+                except BaseException as error:
+                    if not was_ended(error):
+                        raise
                 if answer is not STALE:
                     break
                 ended, connection = connection, None
@@ -318,8 +313,7 @@ class Calls:
         """Noreply commands could not be sent: they count as lost."""
         if connection is not None:
             connection.discard()
-        self._tally.failed(error)
-        self._tell(error, connection)
+        self._failures.ended(error)
         try:
             raise error
         finally:
@@ -335,7 +329,7 @@ class Calls:
         try:
             result = self._call_and_close(RAW, request, end_token)
         except BaseException as error:
-            self._tally.failed(error)
+            self._failures.ended(error)
             raise
         return self._finished(RAW, result, None, None, convert)
 
@@ -354,11 +348,13 @@ class Calls:
                     connection.discard()
                     raise
                 connection.close()
-        except (MemcacheUnexpectedCloseError, ConnectionError):
-            pass  # that is what was asked for
         except BaseException as error:
-            self._tally.failed(error)
-            raise
+            if not was_ended(error):
+                self._failures.ended(error)
+                raise
+            # That is what was asked for; but there is no server any more after a shutdown.
+            if answered:
+                self._failures.told(error)
         finally:
             self._pool.close()
         self._finished(LINE, result, None, None, None)
@@ -370,10 +366,9 @@ class Calls:
             connection = self._pool.take()
             while (result := connection.call(request, kind, keys)) is STALE:
                 connection = self._pool.replace(connection)
-        except BaseException as error:
+        except BaseException:
             if connection is not None:
                 connection.discard()
-            self._tell(error, connection)
             raise
         connection.close()
         return result
@@ -384,7 +379,9 @@ class Calls:
 
 def _anew(error: MemcacheError) -> MemcacheError:
     """The error to be raised for one that is a result, which the frames on the way hold."""
-    return type(error)(*error.args)
+    made = type(error)(*error.args)
+    vars(made).update(vars(error))
+    return made
 
 
 def raw_kind(request: bytes, end_token: bytes) -> int:
@@ -404,39 +401,6 @@ def raw_kind(request: bytes, end_token: bytes) -> int:
     return RAW
 
 
-def is_unreachable(error: BaseException) -> bool:
-    """Whether `error` says that the server cannot be reached, rather than what it answered."""
-    return isinstance(error, (OSError, MemcacheUnexpectedCloseError))
-
-
-def is_refusal(error: BaseException) -> bool:
-    """Whether `error` is a server's refusal of a command, rather than the end of a connection."""
-    return isinstance(error, (MemcacheClientError, MemcacheServerError)) and not isinstance(
-        error, MemcacheUnexpectedCloseError
-    )
-
-
 def is_version(answer: Any) -> bool:
     """Whether `answer`, a line or an error, is what a server says that knows `version`."""
     return isinstance(answer, bytes) and answer.startswith(b"VERSION ")
-
-
-def may_retry(kind: int, error: BaseException, connection: Any) -> bool:
-    """Whether a command can be sent once more, since the server had closed an idle connection.
-
-    Not after a byte of the reply, not with noreply commands that may be lost, and not after a
-    timeout: the server may be at work on it.  Nor where that came late: all its time begins anew.
-    """
-    return (
-        kind in _RETRIED
-        and isinstance(error, (MemcacheUnexpectedCloseError, ConnectionError))
-        and not connection.received
-        and not connection.unacknowledged
-        and not connection.forked()
-        and is_early(connection.timeout, connection.used_at_seconds)
-    )
-
-
-def is_early(timeout: float | None, began: float) -> bool:
-    """Whether what `began` then can begin anew, and still end about when it has to."""
-    return timeout is None or monotonic() - began <= timeout / 8

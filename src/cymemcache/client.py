@@ -18,6 +18,7 @@ from .core import PlainCalls, PlainExchange, Requests
 from .core.replies import DECODE_STOCK
 from .counters import Tally
 from .extending import extension_of
+from .failures import Failures
 from .limited import LimitedPool, as_a_visit
 from .options import LiveOption, ReadOnlyOption
 from .pool import ConnectionPool
@@ -88,6 +89,7 @@ class Client(PlainCalls, Calls, SyncCommands, Subscripts):
         address = normalize_server_spec(server)
         self._tally = Tally(_shown(address))
         self._renew_requests()
+        self._failures = Failures(self._tally, address, bound["tls_context"] is not None)
         self._dialler = Dialler(address, bound, self._requests, stock_kind(serde), self._tally)
         self._pool = self._pool_of(self._dialler.dial, bound)
         self._adopt = self._dialler.adopt
@@ -139,6 +141,7 @@ class Client(PlainCalls, Calls, SyncCommands, Subscripts):
         address = normalize_server_spec(server)
         self._dialler.aim(address)
         self._tally.server = _shown(address)
+        self._failures.server = address
         self._pool.close()
         self._knows_version = None
 

@@ -15,16 +15,18 @@ from weakref import ref
 
 from . import options as _options
 from .addresses import normalize_server_spec, server_list
-from .calls import Calls, is_unreachable
+from .calls import Calls
 from .client import Client, PooledClient
 from .commands import Commands, refuse_copy
 from .core import Requests
 from .counters import ClusterCounters, Tally, total
 from .delegation import delegating
-from .exceptions import MemcacheError, MemcacheIllegalInputError, MemcacheNodeDownError
+from .exceptions import MemcacheError, MemcacheNodeDownError
+from .failures import is_forgivable, is_reply, told_by
 from .forks import Lock
 from .health import DEAD, NodeHealth
-from .log import logger
+from .interruptions import is_interruption
+from .log import warn
 from .node import Node
 from .options import LiveOption, ReadOnlyOption
 from .scatter import Part, ScatterGather, plain_key, split_key
@@ -122,7 +124,7 @@ class HashClient(ScatterGather, ClusterCommands, Subscripts):
         table = _options.HASH_CLIENT.options
         unused = [name for name in _OF_A_POOL if bound[name] != table[name].default]
         if unused and not self.use_pooling:
-            logger().warning("%s: without use_pooling=True there are no pools", ", ".join(unused))
+            warn("%s: without use_pooling=True there are no pools", ", ".join(unused))
 
     __signature__ = _options.ConstructorSignature(_options.HASH_CLIENT, "servers")
 
@@ -276,7 +278,7 @@ class HashClient(ScatterGather, ClusterCommands, Subscripts):
                 self._on_failure,
             )
             if isinstance(client, Calls):
-                client._node = node
+                client._failures.node = node
             self._nodes[name] = (client, node)
         return client, node
 
@@ -306,7 +308,9 @@ class HashClient(ScatterGather, ClusterCommands, Subscripts):
         """Remove `name` from the hasher; False where somebody has done so by hand."""
         try:
             self.hasher.remove_node(name)
-        except (KeyError, ValueError):
+        except (KeyError, ValueError) as error:
+            if is_interruption(error):
+                raise
             return False
         return True
 
@@ -359,6 +363,7 @@ class HashClient(ScatterGather, ClusterCommands, Subscripts):
             error = MemcacheNodeDownError("no node is left: all servers of the cluster are down")
         else:
             error = node.down_error()
+            error.server = getattr(client, "server", None)
         (client._tally if isinstance(client, Calls) else self._tally).error(error)
         return error
 
@@ -377,13 +382,11 @@ class HashClient(ScatterGather, ClusterCommands, Subscripts):
 
     def _excused(self, error: Exception, client: Any, miss: Any) -> Any:
         """`miss` where `error` is to be ignored; else raises it."""
-        if not isinstance(client, (Calls, Try)) and is_unreachable(error):
+        if not isinstance(client, (Calls, Try)):
             for known, node in list(self._nodes.values()):
-                if known is client:  # it is not of ours, and has told nobody
-                    node.failed(error)
-        if self.ignore_exc and (
-            is_answer(error) or isinstance(error, OSError) or type(error) is RuntimeError
-        ):
+                if known is client:
+                    told_by(node, error)
+        if self.ignore_exc and is_forgivable(client, error):
             return miss
         try:
             raise error
@@ -502,11 +505,13 @@ class Try:
         try:
             result = getattr(self._client, name)(*arguments)
         except Exception as error:
+            if is_interruption(error):
+                raise
             failed = error
-            if node.failures == failures and is_unreachable(error):
-                node.failed(error)
+            if not isinstance(self._client, Calls):
+                told_by(node, error)
         if node.failures == failures:
-            if failed is None or is_answer(failed):
+            if failed is None or is_reply(failed):
                 self._cluster._came_back(node)
         elif node.is_gone and node not in self._before:
             other, _ = self._cluster._client_of((self._place, arguments[0]))
@@ -520,11 +525,6 @@ class Try:
             finally:
                 del failed  # it holds this frame
         return result
-
-
-def is_answer(error: Exception) -> bool:
-    """Whether `error` is what a server said."""
-    return isinstance(error, MemcacheError) and not isinstance(error, MemcacheIllegalInputError)
 
 
 def address_of(server: Any, port: int | None) -> tuple[str, int] | str:

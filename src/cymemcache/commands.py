@@ -152,7 +152,7 @@ class Commands(
         """Store `value` under `key`, whatever was there (protocol.txt, "Storage commands").
 
         `flags` (32 bits) overrides the flags that the serde gives.  Returns True; False where the
-        server did not store the item.  `MemcacheServerError` for an item that is too large for it.
+        server did not store the item.  `MemcacheValueTooLargeError` where it is too large for it.
         """
         return self._store(b"set", key, value, expire, noreply, flags)
 
@@ -233,7 +233,7 @@ class Commands(
         was stored, False where somebody else has changed the item, None where it is gone.
         """
         request = self._requests.cas(key, value, cas, expire, noreply, flags)
-        return self._send(request, 1, True) if noreply else self._call(CAS, request)
+        return self._send(request, 1, True) if noreply else self._call(CAS, request, key)
 
     def set_many(
         self,
@@ -272,7 +272,7 @@ class Commands(
         if noreply is None:
             noreply = self.default_noreply
         request = self._requests.store(verb, key, value, expire, noreply, flags)
-        return self._send(request, 1, True) if noreply else self._call(STORE, request)
+        return self._send(request, 1, True) if noreply else self._call(STORE, request, key)
 
     def _extend(
         self,

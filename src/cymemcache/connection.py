@@ -23,7 +23,9 @@ from .core.replies import NEED_DATA, STORE, fork_error
 from .descriptors import prepare, remember, wrapped
 from .exceptions import MemcacheClientError, MemcacheError
 from .exchange import AnyExchange
+from .interruptions import is_interruption, own
 from .plain import can_be_polled, can_connect_in_steps, is_plain
+from .trouble import is_unreachable
 from .waiting import READABLE, WRITABLE, bounded, wait, would_block
 
 TYPE_CHECKING = False
@@ -90,7 +92,8 @@ class Dialler:
     def dial(self) -> Exchange:
         """A new connection, authenticated where credentials were given.
 
-        Raises the `OSError` of the last address that was tried, with a note for each of them.
+        Raises the `OSError` of the last address that says something about the server, with a note
+        for each other one that was tried.
         """
         steps = self.steps()
         try:
@@ -111,19 +114,25 @@ class Dialler:
         that cannot be polled are dialled in one step.
         """
         count = forks.count()
-        addresses = self._addresses()
-        began = monotonic()  # only now: how long the system resolves names is not ours to bound
-        sock = yield from self._connected(addresses, began)
         try:
-            if forks.count() != count:
-                raise fork_error()
-            if self._authentication:
-                yield from self._authenticated(sock, began)
-            exchange = self._exchange(sock, self._timeout)
-            self._tally.connected()
-            return exchange
-        except BaseException:
-            sock.close()
+            addresses = self._addresses()
+            began = monotonic()  # only now: how long the system resolves names is not ours to bound
+            sock = yield from self._connected(addresses, began)
+            try:
+                if forks.count() != count:
+                    raise fork_error()
+                if self._authentication:
+                    yield from self._authenticated(sock, began)
+                exchange = self._exchange(sock, self._timeout)
+                self._tally.connected()
+                return exchange
+            except BaseException:
+                sock.close()
+                raise
+        except Exception as error:
+            # Of our own errors those that say something about the server are marked already.
+            if not isinstance(error, MemcacheError) and not is_interruption(error):
+                own(error)
             raise
 
     def adopt(self, sock: Any) -> Exchange:
@@ -157,6 +166,8 @@ class Dialler:
                         raise self._late()
                 result = exchange.step(ready)
         except MemcacheClientError as error:
+            if is_interruption(error):
+                raise
             raise MemcacheClientError(f"username or password was refused: {error}") from None
         if isinstance(result, MemcacheError):
             raise result
@@ -176,7 +187,7 @@ class Dialler:
 
     def _connected(self, addresses: list[Any], began: float) -> Steps[Any]:
         host = self.server[0]
-        notes: list[str] = []
+        failed: list[tuple[Any, Exception]] = []
         for number, (family, _, protocol, _, address) in enumerate(addresses):
             try:
                 left = self._left(began)
@@ -185,18 +196,19 @@ class Dialler:
                     left /= len(addresses) - number
                 sock = yield from self._connected_to(family, protocol, address, left)
             except Exception as error:
-                if number + 1 == len(addresses):
-                    for note in notes:
-                        error.add_note(note)
+                if is_interruption(error):
                     raise
-                notes.append(f"before that, {address}: {error}")
+                failed.append((address, error))
                 continue
             try:
                 return (yield from self._secured(sock, host, began))
             except BaseException:
                 sock.close()
                 raise
-        raise OSError(f"{host!r} has no address")
+        try:
+            raise _most_telling(failed) if failed else OSError(f"{host!r} has no address")
+        finally:
+            failed.clear()  # they hold this frame
 
     def _addresses(self) -> list[Any]:
         """The addresses of the server, as getaddrinfo has them."""
@@ -208,7 +220,13 @@ class Dialler:
             addresses: list[Any] = module.getaddrinfo(
                 host, port, module.AF_UNSPEC, module.SOCK_STREAM, module.IPPROTO_TCP
             )
+        except OSError:
+            # Where no descriptor is left it knows no name any more; a socket says the truth.
+            _socket.socket(_socket.AF_INET, _socket.SOCK_STREAM).close()
+            raise
         except ValueError as error:  # IDNA refuses the name, or there is a NUL in it
+            if is_interruption(error):
+                raise
             reason = f"{host!r} cannot be the name of a host: {error}"
             raise _socket.gaierror(_socket.EAI_NONAME, reason) from error
         number = int(port) if str(port).removeprefix("-").isdigit() else 0
@@ -306,6 +324,16 @@ def _call_if_there(sock: Any, method: str, argument: Any) -> None:
     function = getattr(sock, method, None)
     if function is not None:
         function(argument)
+
+
+def _most_telling(failed: list[tuple[Any, Exception]]) -> Exception:
+    """Of the errors of several addresses the one to raise: the last that is about the server."""
+    about_it = [error for _, error in failed if is_unreachable(error)]
+    chosen = about_it[-1] if about_it else failed[-1][1]
+    for address, error in failed:
+        if error is not chosen:
+            chosen.add_note(f"{address}: {error}")
+    return chosen
 
 
 def _is_of_ssl(context: Any) -> bool:

@@ -13,7 +13,7 @@ from types import MappingProxyType
 
 from . import forks
 from .core import Cells
-from .log import logger
+from .log import warn
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -220,7 +220,7 @@ class Tally(Cells):
         """`errors` came in answer to some of `commands` noreply commands."""
         number = len(errors)
         self.noreply_errors += number
-        logger().warning(
+        warn(
             "%s: %d of %d noreply commands failed; the first error: %s: %s",
             self.server,
             number,
@@ -231,7 +231,7 @@ class Tally(Cells):
 
     def report_no_barrier(self) -> None:
         """The server does not know the barrier behind noreply commands."""
-        logger().warning(
+        warn(
             "%s: the server does not know the command 'version'; "
             "noreply commands wait for their replies from now on",
             self.server,
@@ -244,7 +244,7 @@ class Tally(Cells):
     def report_lost(self, commands: int) -> None:
         """Count them, and say so."""
         self.count_lost(commands)
-        logger().warning(
+        warn(
             "%s: the connection failed with %d noreply commands not acknowledged",
             self.server,
             commands,

@@ -18,7 +18,7 @@ from .core.replies import CONFIG, GET_MANY
 from .exceptions import MemcacheUnknownCommandError
 from .forks import Lock
 from .inquiry import CalledOff, inquire
-from .log import logger
+from .log import info, warn
 from .poller import Poller
 
 TYPE_CHECKING = False
@@ -116,7 +116,7 @@ class AWSElastiCacheHashClient(HashClient):
             counts = self._latest.take(answer, monotonic())
             changes = self._follow() if counts else []
         if changes:
-            logger().info("the cluster's configuration %d: %s", answer.version, ", ".join(changes))
+            info("the cluster's configuration %d: %s", answer.version, ", ".join(changes))
 
     def _told(self) -> Configuration:
         """What the endpoint answers, on a connection of its own: its name may lead elsewhere.
@@ -200,9 +200,9 @@ class AWSElastiCacheHashClient(HashClient):
         if self._trouble is before:
             return
         if error is None:
-            logger().info("the configuration endpoint %s answers again", self._cfg_node)
+            info("the configuration endpoint %s answers again", self._cfg_node)
         else:
-            logger().warning(
+            warn(
                 "the configuration endpoint %s does not tell the nodes, which stay as they are: "
                 "%s: %s",
                 *(self._cfg_node, type(error).__name__, error),

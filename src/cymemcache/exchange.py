@@ -39,6 +39,7 @@ from .core.replies import (
     timeout_error,
 )
 from .forks import mark
+from .interruptions import is_interruption, own
 from .plain import can_be_polled
 from .waiting import READABLE, WRITABLE, bounded, would_block
 
@@ -102,6 +103,7 @@ class AnyExchange:
         self._refusals: list[MemcacheError] = []  # errors in answer to them, not reported yet
         #: whether anything of the reply to the last command was read
         self.received = False
+        self._answered = False  # anything was ever read
         #: when the last command began, on the clock of `time.monotonic`
         self.used_at_seconds = monotonic()
         #: of the pool, when this connection was dialled
@@ -135,8 +137,10 @@ class AnyExchange:
         self._under_way = None  # steps that were given up hold this exchange
         try:
             self.sock.close()
-        except Exception:  # nothing that a caller could do about it
-            pass
+        except Exception as error:
+            if is_interruption(error):
+                raise
+            # Of the socket: nothing that a caller could do about it.
         finally:
             if self.slot is not None:
                 self.slot.end()
@@ -197,14 +201,14 @@ class AnyExchange:
                 if timeout is not None and monotonic() - self.used_at_seconds > timeout / 16:
                     self._bound()
                 data = sock.read(self._most) if self._is_tls else sock.recv(self._most)
-            except OSError:
-                if self._forks == mark():
+            except Exception as error:
+                if self._is_to_be_raised(error):
                     raise
             if self._forks != mark():
                 raise fork_error()
             if not data:
-                raise closed_error()
-            self.received = True
+                raise own(closed_error(), not self._answered)
+            self.received = self._answered = True
             if len(data) == _PAGE:
                 self._most = _RECEIVED_MOST  # there may be more, this time and the next
             result = self._parser.answer(data, kind, request, keys, default)
@@ -232,8 +236,8 @@ class AnyExchange:
             self._open(request, commands)
             try:
                 self.sock.sendall(request)
-            except OSError:
-                if self._forks == mark():
+            except Exception as error:
+                if self._is_to_be_raised(error):
                     raise
             if self._forks != mark():
                 raise fork_error()
@@ -396,8 +400,8 @@ class AnyExchange:
             count = 0
             try:
                 count = self.sock.send(rest)
-            except OSError as error:
-                if self._forks == mark() and not would_block(error):
+            except Exception as error:
+                if self._is_to_be_raised(error) and not would_block(error):
                     raise
             if self._forks != mark():
                 raise fork_error()
@@ -411,8 +415,8 @@ class AnyExchange:
         self._bound()
         try:
             self.sock.sendall(data)
-        except OSError:
-            if self._forks == mark():
+        except Exception as error:
+            if self._is_to_be_raised(error):
                 raise
         if self._forks != mark():
             raise fork_error()
@@ -427,8 +431,8 @@ class AnyExchange:
                 count = self._recv_into(parser.get_buffer())
             else:
                 data = self.sock.recv(_RECEIVED_MOST)
-        except OSError as error:
-            if self._forks == mark():
+        except Exception as error:
+            if self._is_to_be_raised(error):
                 if self._polled and would_block(error):
                     return
                 raise
@@ -439,8 +443,17 @@ class AnyExchange:
         elif data:
             parser.feed(data)
         else:
-            raise closed_error()
-        self.received = True
+            raise own(closed_error(), not self._answered)
+        self.received = self._answered = True
+
+    def _is_to_be_raised(self, error: Exception) -> bool:
+        """Whether `error`, of a call on the socket, ends the command: not where a fork has."""
+        if is_interruption(error):
+            return True
+        if self._forks != mark():
+            return False
+        own(error, not self._answered)
+        return True
 
     def _bound(self) -> None:
         """Let the next socket call take no longer than the rest of the operation's time.
@@ -453,7 +466,7 @@ class AnyExchange:
             return
         spent = monotonic() - self.used_at_seconds
         if spent >= timeout:
-            raise timeout_error(timeout)
+            raise own(timeout_error(timeout))
         if spent > timeout / 16 or self._shortened:
             self._shortened = True
             self._settimeout(bounded(timeout - spent))
@@ -476,7 +489,9 @@ class AnyExchange:
             # Over TLS readable bytes may be no more than a session ticket: only reading tells.
             self._settimeout(0.0)
             data = sock.recv(4096)
-        except OSError as error:
+        except Exception as error:
+            if is_interruption(error):
+                raise
             return would_block(error)
         finally:
             self._settimeout(bounded(self.timeout))
@@ -502,7 +517,9 @@ def _readable(sock: Any) -> bool:
             poll.register(sock.fileno(), select.POLLIN)
             return bool(poll.poll(0))
         return bool(select.select([sock], [], [], 0)[0])
-    except (OSError, ValueError, TypeError):
+    except (OSError, ValueError, TypeError) as error:
+        if is_interruption(error):
+            raise
         return True  # closed, or not pollable: reading it tells
 
 

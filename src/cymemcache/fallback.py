@@ -13,6 +13,7 @@ from .command_types import OF_ONE_SERVER, show
 from .commands import Commands
 from .core.arguments import listed, refuse_text, require_client
 from .counters import total
+from .interruptions import is_interruption
 from .subscripts import Subscripts
 
 TYPE_CHECKING = False
@@ -228,6 +229,8 @@ class FallbackClient(FallbackCommands, Subscripts):
             try:
                 getattr(cache, command)()
             except Exception as error:
+                if is_interruption(error):
+                    raise
                 if first_error is None:
                     first_error = error
         if first_error is not None:

@@ -13,7 +13,6 @@ import select
 import threading
 from time import monotonic
 
-from .calls import is_refusal, is_unreachable, may_retry
 from .core import PlainExchange
 from .core import gather as gather_plain
 from .core.replies import (
@@ -26,11 +25,13 @@ from .core.replies import (
     closed_error,
     timeout_error,
 )
+from .failures import is_refusal, may_retry
+from .interruptions import is_failure, own
 from .waiting import READABLE, milliseconds
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
     from typing import Any
 
     from .exchange import Exchange
@@ -62,14 +63,11 @@ class Errand:
         "outcome",
         "pool",
         "timeout",
-        "unreachable",
     )
 
     def __init__(self, client: Any, request: bytes, kind: int, keys: Any = None) -> None:
         #: the result, or a `Failed`; `NEED_DATA` until then
         self.outcome: Any = NEED_DATA
-        #: whether the server could not be reached
-        self.unreachable = False
         #: whether it has to wait for a free connection
         self.must_wait = False
         self.exchange: Exchange | None = None
@@ -98,22 +96,31 @@ class Errand:
 
     def start(self) -> None:
         """Send what can be sent at once, on an idle connection, or begin to dial."""
+        self._attempt(self._start)
+
+    def _attempt(self, step: Callable[..., None], *arguments: Any) -> None:
+        """Do `step`; where the server or the socket fails, that is the outcome."""
+        try:
+            step(*arguments)
+        except Exception as error:
+            if not is_failure(error):
+                raise
+            self.outcome = Failed(error)
+
+    def _start(self) -> None:
         if self.exchange is not None:  # it was taken over
             self.pool.bring(self.exchange)
             return
-        try:
+        exchange = self.pool.take_idle()
+        while exchange is not None:
+            if self._begin(exchange):
+                return
             exchange = self.pool.take_idle()
-            while exchange is not None:
-                if self._begin(exchange):
-                    return
-                exchange = self.pool.take_idle()
-            self._slot = self.pool.admit()
-            if self._slot is None:
-                self.must_wait = True
-            else:
-                self._dial()
-        except Exception as error:
-            self.outcome = Failed(error)
+        self._slot = self.pool.admit()
+        if self._slot is None:
+            self.must_wait = True
+        else:
+            self._dial()
 
     def take_over(self, exchange: Exchange, outcome: Any) -> None:
         """Be what another has brought so far, on a connection of the client's."""
@@ -129,11 +136,11 @@ class Errand:
     def start_in_line(self, until: float) -> None:
         """The same, but wait for a free connection, at most until then."""
         self.must_wait = False
-        try:
-            while not self._begin(self.pool.take(until)):
-                pass
-        except Exception as error:
-            self.outcome = Failed(error)
+        self._attempt(self._start_on_free_one, until)
+
+    def _start_on_free_one(self, until: float) -> None:
+        while not self._begin(self.pool.take(until)):
+            pass
 
     def _begin(self, exchange: Exchange) -> bool:
         """Whether the command could be begun on `exchange`."""
@@ -161,7 +168,7 @@ class Errand:
             exchange = self.pool.admitted(stop.value, self._slot)
             self._slot = None
         if not self._begin(exchange):
-            raise closed_error()
+            raise own(closed_error())
 
     # -- while it is under way -----------------------------------------------------------------
 
@@ -185,15 +192,15 @@ class Errand:
 
     def go_on(self, ready: int) -> None:
         """Do what poll says can be done; with 0 its deadline has come."""
-        try:
-            if self.exchange is None:
-                self._dial_on(ready)
-            elif ready:
-                self.outcome = self.exchange.step(ready)
-            else:
-                self.outcome = Failed(timeout_error(self.timeout or 0.0))
-        except Exception as error:
-            self.outcome = Failed(error)
+        self._attempt(self._go_on, ready)
+
+    def _go_on(self, ready: int) -> None:
+        if self.exchange is None:
+            self._dial_on(ready)
+        elif ready:
+            self.outcome = self.exchange.step(ready)
+        else:
+            self.outcome = Failed(own(timeout_error(self.timeout or 0.0)))
 
     def finish_in_turn(self) -> None:
         """Wait for it alone: its socket cannot be polled."""
@@ -212,7 +219,6 @@ class Errand:
         if exchange is None:
             if self._slot is not None:  # of a dial that failed
                 self._slot.end()
-            self.unreachable = type(self.outcome) is Failed and is_unreachable(self.outcome.error)
             return
         self.exchange = None
         if type(self.outcome) is not Failed:
@@ -228,8 +234,6 @@ class Errand:
             return
         error = self.outcome.error
         self.client._forget(exchange)
-        # What a forked child may not use says nothing about the server.
-        self.unreachable = is_unreachable(error) and not exchange.forked()
         if self._again or not may_retry(self._kind, error, exchange):
             exchange.discard()
             if self._kind == WRITES and is_refusal(error):
@@ -239,11 +243,11 @@ class Errand:
         self._again = True
         self.client._tally.retries += 1
         self.outcome = NEED_DATA
-        try:
-            self._slot = self.pool.reclaim(exchange)
-            self._dial()
-        except Exception as error:
-            self.outcome = Failed(error)
+        self._attempt(self._dial_again, exchange)
+
+    def _dial_again(self, ended: Exchange) -> None:
+        self._slot = self.pool.reclaim(ended)
+        self._dial()
 
     def give_up(self) -> None:
         """Close whatever is under way."""

@@ -53,7 +53,7 @@ def inquire(
     if type(outcome) is not Failed:
         return client._finished(kind, outcome, keys, None, None)
     error = outcome.error
-    client._tally.failed(error)
+    client._failures.ended(error)
     try:
         raise error
     finally:

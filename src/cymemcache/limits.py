@@ -11,6 +11,8 @@ from functools import partial
 from itertools import chain
 from weakref import ref
 
+from .interruptions import own
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -87,6 +89,9 @@ class Slots:
 
 def exhausted_error(most: int, waited: float, advice: str) -> RuntimeError:
     """For a caller who got none of `most`, although he waited for so many seconds."""
-    return RuntimeError(
-        f"Too many objects, {most} >= {most}: none became free within {waited:g} s; raise {advice}"
+    return own(
+        RuntimeError(
+            f"Too many objects, {most} >= {most}: none became free within {waited:g} s; "
+            f"raise {advice}"
+        )
     )

@@ -1,5 +1,9 @@
 """Where the package says what happens to it: the logger "cymemcache".
 
+Handlers and filters are other people's code, which runs here in the middle of commands: what they
+raise must change nothing of what a command gives.  But what comes from outside (`interruptions`)
+while they run is not theirs, and goes on to the caller.
+
 To ask logging for a logger takes a lock of its, which an interruption (a signal handler that
 raises, an exception from another thread) can leave locked for good: from then on every thread would
 hang that has to say something.  So it is asked once.  Nothing in here may import logging before
@@ -15,6 +19,7 @@ from __future__ import annotations
 import sys
 
 from . import forks
+from .interruptions import is_interruption
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -38,6 +43,52 @@ class _StandardError:
 
     def info(self, message: str, *arguments: Any) -> None:
         """As logging does without a configuration: nothing."""
+
+
+# logging's numbers
+_DEBUG = 10
+_INFO = 20
+_WARNING = 30
+
+
+def debug(message: str, *arguments: object) -> None:
+    """Say what only somebody who searches for something wants to know."""
+    _log(_DEBUG, message, arguments)
+
+
+def info(message: str, *arguments: object) -> None:
+    """Say what need not worry anybody."""
+    _log(_INFO, message, arguments)
+
+
+def warn(message: str, *arguments: object, cause: Exception | None = None) -> None:
+    """Say what somebody should look at, with the traceback of `cause`."""
+    _log(_WARNING, message, arguments, cause)
+
+
+def _log(
+    level: int, message: str, arguments: tuple[object, ...], cause: Exception | None = None
+) -> None:
+    try:
+        # The place to be shown is the caller of the function that calls this one.
+        logger().log(level, message, *arguments, exc_info=cause, stacklevel=3)
+    except Exception as error:
+        if is_interruption(error):
+            raise
+        _show_broken(level, message, arguments)
+
+
+def _show_broken(level: int, message: str, arguments: tuple[object, ...]) -> None:
+    """Show the error that a handler or filter has raised as logging shows those of its own."""
+    from logging import LogRecord, lastResort
+
+    try:
+        if lastResort is not None:
+            record = LogRecord("cymemcache", level, __file__, 0, message, arguments, None)
+            lastResort.handleError(record)
+    except Exception as error:  # what is shown, and where, is other people's too
+        if is_interruption(error):
+            raise
 
 
 def logger() -> Logger:

@@ -12,7 +12,8 @@ from time import monotonic
 from .exceptions import MemcacheNodeDownError
 from .forks import Lock
 from .health import DEAD, FAILING, UP, NodeHealth
-from .log import logger
+from .interruptions import text_of
+from .log import info, warn
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -63,19 +64,20 @@ class Node:
 
     def failed(self, error: BaseException) -> None:
         """A caller could not reach it."""
+        # As text: the error itself would keep the frames of the call, and their values.
+        cause = f"{type(error).__name__}: {text_of(error)}"
         with self._lock:
             self.failures += 1
-            # As text: the error itself would keep the frames of the call, and their values.
-            self.cause = f"{type(error).__name__}: {error}"
+            self.cause = cause
             changed = self._health.failed(monotonic())
             self.state = self._health.state
             self.is_up = False
             self.is_gone = self.state == DEAD and isinstance(error, _NOBODY_THERE)
             state = self.state
         if changed and state == FAILING:
-            logger().warning("node %s is failing: %s", self.name, self.cause)
+            warn("node %s is failing: %s", self.name, self.cause)
         elif changed:
-            logger().warning("node %s is dead, others have its keys: %s", self.name, self.cause)
+            warn("node %s is dead, others have its keys: %s", self.name, self.cause)
         if changed and self._on_failure is not None:
             self._on_failure()
 
@@ -87,7 +89,7 @@ class Node:
             self.is_up = True
             self.is_gone = False
         if changed:
-            logger().info("node %s is up again", self.name)
+            info("node %s is up again", self.name)
 
     def down_error(self) -> MemcacheNodeDownError:
         """The error for a caller who was not admitted."""

@@ -16,6 +16,7 @@ from weakref import ref
 from . import forks
 from .core import IdleConnections
 from .core.replies import BARRIER_REQUEST, STALE, VERSION
+from .interruptions import is_failure
 from .limits import Slot, enter
 from .object_pool import ObjectPool as ObjectPool
 from .visits import LAST
@@ -293,7 +294,7 @@ class ConnectionPool(IdleConnections):
                 return True
         except BaseException as error:
             connection.discard()
-            if not isinstance(error, Exception):
+            if not is_failure(error):
                 raise
         else:
             connection.discard()

@@ -2,8 +2,8 @@
 
 It knows no command: whatever the client within offers is found there at each access, so that
 patches and tracing of that client stay in force.  It must never try again after anything but an
-`Exception`, and never hide the last error.  What it costs to try a command twice that the server
-has executed already is the caller's to judge (docs/wrappers.md).
+`Exception` of the client, and never hide the last error.  What it costs to try a command twice that
+the server has executed already is the caller's to judge (docs/wrappers.md).
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import time
 from types import MethodType
 
 from .core.arguments import require_client, shown
+from .interruptions import is_interruption
 from .subscripts import Subscripts
 
 TYPE_CHECKING = False
@@ -219,7 +220,7 @@ class _Retried:
             try:
                 return self._function(*args, **kwargs)
             except Exception as error:
-                if not retrying._wait(attempt, error):
+                if is_interruption(error) or not retrying._wait(attempt, error):
                     raise
         return self._function(*args, **kwargs)
 

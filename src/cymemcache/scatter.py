@@ -11,7 +11,7 @@ from __future__ import annotations
 from time import monotonic
 from types import MethodType
 
-from .calls import is_early, is_unreachable, raw_kind
+from .calls import Calls, raw_kind
 from .commands import Commands, end_token_of
 from .core import fetch_from_all
 from .core.arguments import listed, listed_items
@@ -33,7 +33,9 @@ from .exceptions import (
     MemcacheUnexpectedCloseError,
     MemcacheUnknownError,
 )
+from .failures import is_early, is_forgivable, told_by
 from .gather import Errand, gather
+from .interruptions import is_interruption
 from .stats import convert_stats
 
 TYPE_CHECKING = False
@@ -228,11 +230,16 @@ class ScatterGather:
         return done, lost
 
     def _raise_first(self, parts: list[Part], error: Exception | None = None) -> None:
-        """Raise the first error of `parts`, unless that is to be ignored."""
+        """Raise `error` or the first of `parts`, unless those are to be ignored."""
+        if self.ignore_exc:
+            error = None
         for part in parts:
-            error = error or part.error
-            part.error = None  # it holds the frames that hold the part
-        if error is None or self.ignore_exc:
+            found, part.error = part.error, None  # it holds the frames that hold the part
+            if found is not None and self.ignore_exc and is_forgivable(part.client, found):
+                found = None
+            error = error or found
+            found = None
+        if error is None:
             return
         try:
             raise error
@@ -311,6 +318,8 @@ class ScatterGather:
             try:
                 leave(client)
             except Exception as error:
+                if not is_forgivable(client, error):
+                    raise
                 failed = failed or error
         if failed is not None and not self.ignore_exc:
             try:
@@ -403,9 +412,11 @@ class ScatterGather:
         except (MemcacheIllegalInputError, TypeError, ValueError):
             raise  # of the arguments: ignore_exc or not
         except Exception as error:
+            if is_interruption(error):
+                raise
             part.failed, part.error = True, error
-            if part.node.failures == failures and is_unreachable(error):
-                part.node.failed(error)
+            if not isinstance(part.client, Calls):
+                told_by(part.node, error)
         else:
             if not part.node.is_up and part.node.failures == failures:
                 self._came_back(part.node)
@@ -416,15 +427,15 @@ class ScatterGather:
         outcome, errand.outcome = errand.outcome, None
         if type(outcome) is Failed:
             part.failed, part.error = True, outcome.error
-            part.client._tally.failed(outcome.error)
-            if errand.unreachable:
-                part.node.failed(outcome.error)
+            part.client._failures.ended(outcome.error, part.node)
             return
         if not part.node.is_up:
             self._came_back(part.node)
         try:
             part.result = part.client._finished(kind, outcome, part.keys, None, convert)
         except Exception as error:
+            if is_interruption(error):
+                raise
             part.failed, part.error = True, error
 
 

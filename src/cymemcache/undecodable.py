@@ -7,8 +7,9 @@ as it treats a key that is not there.  Nothing in here looks at a value.
 
 from __future__ import annotations
 
+from . import log
 from .core.replies import MISS
-from .log import logger
+from .interruptions import is_interruption, text_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -31,11 +32,12 @@ def checked_on_error(on_error: str) -> str:
 def undecodable(error: Exception, what: str, key: Any, on_error: str) -> Any:
     """What a serde returns for the `what` value of `key`, on which it got `error`.
 
-    That is `MISS`, after a line in the log; where `on_error` is "raise", `error` is raised.  A
-    deploy can make thousands of values unreadable at once: each kind of value and error is one
-    warning per process, its repetitions are debug messages.
+    That is `MISS`, after a line in the log; where `on_error` is "raise", `error` is raised, and so
+    is what a signal handler or another thread has raised meanwhile.  A deploy can make thousands of
+    values unreadable at once: each kind of value and error is one warning per process, its
+    repetitions are debug messages.
     """
-    if on_error == "raise":
+    if on_error == "raise" or is_interruption(error):
         error.add_note(f"while decoding the {what} value of {key!r}")
         try:
             raise error
@@ -45,20 +47,13 @@ def undecodable(error: Exception, what: str, key: Any, on_error: str) -> Any:
     new = kind not in _logged and len(_logged) < _MAX_KINDS
     if new:
         _logged.add(kind)
-    # 30 and 10 are logging's numbers for warnings and debug messages.
-    logger().log(
-        30 if new else 10,
-        "the %s value of %r cannot be decoded and counts as missing: %s",
-        what,
-        key,
-        _shown(error),
-        exc_info=error if new else None,
-    )
+    message = "the %s value of %r cannot be decoded and counts as missing: %s"
+    if new:
+        log.warn(message, what, key, _shown(error), cause=error)
+    else:
+        log.debug(message, what, key, _shown(error))
     return MISS
 
 
 def _shown(error: Exception) -> str:
-    try:
-        return f"{type(error).__name__}: {error}"[:200]
-    except Exception:  # unpickling runs anybody's code, exceptions included
-        return type(error).__name__
+    return f"{type(error).__name__}: {text_of(error)}"[:200]

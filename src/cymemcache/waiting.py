@@ -10,6 +10,8 @@ from __future__ import annotations
 import select
 from time import monotonic
 
+from .interruptions import is_interruption
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
@@ -21,8 +23,10 @@ WRITABLE = getattr(select, "POLLOUT", 4)
 LONGEST = 2e6  # seconds of one wait: 23 days
 
 
-def would_block(error: OSError) -> bool:
+def would_block(error: Exception) -> bool:
     """Whether a socket without a timeout says no more than that it has to be waited for."""
+    if is_interruption(error):
+        return False
     # By name: ssl is not loaded where nobody uses it.
     return isinstance(error, BlockingIOError) or type(error).__name__ in (
         "SSLWantReadError",

@@ -20,6 +20,7 @@ cdef class PlainExchange:
     cdef bint storing         # there are storage commands among them
     #: whether anything of the reply to the last command was read
     cdef readonly bint received
+    cdef bint answered        # anything was ever read
     #: of the pool, when this connection was dialled
     cdef public Py_ssize_t generation
     #: of the pool: permission to have this connection, given back with its end
@@ -61,6 +62,7 @@ cdef class PlainExchange:
     cpdef short events(self) noexcept
     cdef Py_ssize_t send_some(self, bytes data, Py_ssize_t sent) except -1
     cdef bint receive_some(self) except -1
+    cdef object owned(self, object error)
     cdef int check_signals(self) except -1
     cdef int acknowledge(self, list errors) except -1
     cdef bint is_fresh(self) except -1

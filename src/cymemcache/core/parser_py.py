@@ -38,6 +38,7 @@ from .replies import (
     endless_error,
     extra_bytes_error,
     keeps_in_step,
+    name_command,
     protocol_error,
     refusal,
     refused_value_error,
@@ -262,7 +263,9 @@ class ReplyParser(ReplyStream):
             else:
                 in_step = not store or line.startswith(b"SERVER_ERROR")
                 error = self._error_or_raise(line, request, in_step)
-                self._error = self._error or error
+                if self._error is None:
+                    self._error = error
+                    name_command(error, request, self.progress, keys[self.progress])
                 stored = False
             if store and not stored:
                 self._result.append(self._keys[self.progress])

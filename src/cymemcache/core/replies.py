@@ -13,6 +13,7 @@ from ..exceptions import (
     MemcacheUnexpectedCloseError,
     MemcacheUnknownCommandError,
     MemcacheUnknownError,
+    MemcacheValueTooLargeError,
 )
 
 TYPE_CHECKING = False
@@ -165,9 +166,10 @@ def server_error(line: bytes, request: bytes) -> MemcacheError | None:
         word = word[:-1]
     text = reason.decode("utf-8", "replace")
     if word == b"SERVER_ERROR":
-        if reason.startswith(b"object too large"):
-            text += " (compress the value, or raise memcached's -I)"
-        return MemcacheServerError(text)
+        if not reason.startswith(b"object too large"):
+            return MemcacheServerError(text)
+        text += " (compress the value, or raise memcached's -I)"
+        return MemcacheValueTooLargeError(text, *_stored_at(request, 0))
     if word == b"CLIENT_ERROR":
         return MemcacheClientError(text)
     if word != b"ERROR":
@@ -192,6 +194,31 @@ def refusal(line: bytes) -> MemcacheServerError | None:
     if line.partition(b" ")[0] in REFUSALS:
         return MemcacheServerError(line.decode("utf-8", "replace"))
     return None
+
+
+def _stored_at(request: bytes, index: int) -> tuple[bytes | None, int | None]:
+    """The key, as it is sent, and the size of the value of storage command `index` in `request`.
+
+    None for both where it is none.
+    """
+    position = 0
+    while True:
+        end = request.find(b"\r\n", position)
+        words = request[position : max(end, position)].split(b" ", 5)
+        if len(words) < 5 or words[0] not in STORAGE_VERBS or not words[4].isdigit():
+            return None, None
+        size = int(words[4])
+        if index == 0:
+            return words[1], size
+        index -= 1
+        position = end + size + 4
+
+
+def name_command(error: MemcacheError, request: bytes, index: int, key: Any) -> None:
+    """`error` is the answer to command `index` in `request`, which is about `key`."""
+    if isinstance(error, MemcacheValueTooLargeError):
+        error.key = key
+        error.size = _stored_at(request, index)[1]
 
 
 def keeps_in_step(line: bytes) -> bool:
