@@ -179,6 +179,11 @@ cdef Py_ssize_t line_size(const char *text, Py_ssize_t length) except -1:
     return end + 1 - text
 
 
+cdef inline bint deletes_noreply(const char *text, Py_ssize_t line) noexcept:
+    """Whether what is left of it without noreply `is_silent`."""
+    return line == 24 and memcmp(text, b"delete noreply noreply\r\n", 24) == 0
+
+
 cdef Py_ssize_t value_size(const char *text, Py_ssize_t line) except -2:
     """Bytes of the value behind a request's line of so many bytes, -1 where it has none."""
     cdef Py_ssize_t size = 0
@@ -581,7 +586,7 @@ cdef class Requests:
         cdef Py_ssize_t length = PyBytes_GET_SIZE(request)
         cdef Py_ssize_t position = 0
         cdef Py_ssize_t largest = 0
-        cdef Py_ssize_t commands = 0
+        cdef Py_ssize_t saved = 0  # bytes
         cdef Py_ssize_t size, line
         cdef bytes result
         cdef char *at
@@ -591,17 +596,19 @@ cdef class Requests:
             if size >= 0 and size + 2 > length - position - line:
                 raise ValueError("no requests with noreply")
             largest = max(largest, size)
+            saved += 6 if deletes_noreply(text + position, line) else 8
             position += line + (size + 2 if size >= 0 else 0)
-            commands += 1
         if largest < least:
             return None
-        result = PyBytes_FromStringAndSize(NULL, length - 8 * commands)
+        result = PyBytes_FromStringAndSize(NULL, length - saved)
         at = PyBytes_AS_STRING(result)
         position = 0
         while position < length:
             line = line_size(text + position, length - position)
             size = value_size(text + position, line)
             at = put(at, text + position, line - 10)
+            if deletes_noreply(text + position, line):
+                at = put(at, b" 0", 2)
             at = put(at, text + position + line - 2, 2 + (size + 2 if size >= 0 else 0))
             position += line + (size + 2 if size >= 0 else 0)
         return result

@@ -49,8 +49,8 @@ items = {f"k{number}": b"x" * 900_000 for number in range(40)}
 small = dict.fromkeys([f"s{number}" for number in range(20000)], b"v")
 with Client(addresses[1]) as client:  # no timeout: nothing but reading ends this
     keys = [f"{number:0200}" for number in range(500)]
-    client.set_many(dict.fromkeys(keys, b"v" * 1000), noreply=False)
-    print(len(client.get_many(keys * 30)), flush=True)
+    client.set_many(dict.fromkeys(keys, b"v" * 200), noreply=False)
+    print(len(client.get_many(keys * 120)), flush=True)
 with Client(addresses[0], timeout=0.3) as client, HashClient(addresses, timeout=0.3) as cluster:
     client.version(), cluster.version()
     print("ready", flush=True)

@@ -303,6 +303,8 @@ class Requests:
                 largest = max(largest, size)
                 after += size + 2
             parts.append(request[position:end])
+            if words == [b"delete", b"noreply"]:
+                parts.append(_delete_tail(words[1]))
             parts.append(request[end + 8 : after])
             position = after
         return b"".join(parts) if largest >= least else None
