@@ -342,6 +342,7 @@ def as_a_visit(method: Callable[..., Any], brings: bool = False) -> Callable[...
                 return method(client, *arguments)
             finally:
                 pool.leave(visit)
+                del arguments  # an error among them would hold this frame
 
     return wraps(method)(visiting)
 
