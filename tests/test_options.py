@@ -118,6 +118,11 @@ def test_what_is_no_address_is_refused(server: Any, match: str) -> None:
         assert match in str(caught.value)
 
 
+def test_a_port_of_more_digits_than_python_converts_is_no_port() -> None:
+    with pytest.raises(ValueError, match="port must be from 1 to 65535"):
+        normalize_server_spec("host:" + "9" * 5000)
+
+
 def test_an_address_is_needed() -> None:
     with pytest.raises(TypeError, match="server"):
         Client()

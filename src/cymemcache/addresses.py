@@ -94,7 +94,7 @@ def _is_name(host: str) -> bool:
 def _port(port: str, server: str) -> int:
     if not (port.isascii() and port.removeprefix("-").isdigit()):
         raise ValueError(f"server address {server!r}: the port must be a number")
-    number = int(port)
-    if not 0 < number < 65536:
+    # Python converts no number of any length.
+    if len(port) > 5 or not 0 < int(port) < 65536:
         raise ValueError(f"server address {server!r}: the port must be from 1 to 65535")
-    return number
+    return int(port)

@@ -196,7 +196,7 @@ class Commands(
 
         The server keeps the item's flags and expiry and ignores those given here.  Returns True,
         False on a miss.  `MemcacheIllegalInputError` for what the serde would pickle, compress or
-        sign: bytes, text and numbers go as they are.  An item that *is* pickled, compressed or
+        sign: bytes, str and int go as they are.  An item that *is* pickled, compressed or
         signed is destroyed by this, which cannot be seen from here.
         """
         return self._extend(b"append", key, value, expire, noreply, flags)
@@ -213,7 +213,7 @@ class Commands(
 
         The server keeps the item's flags and expiry and ignores those given here.  Returns True,
         False on a miss.  `MemcacheIllegalInputError` for what the serde would pickle, compress or
-        sign: bytes, text and numbers go as they are.  An item that *is* pickled, compressed or
+        sign: bytes, str and int go as they are.  An item that *is* pickled, compressed or
         signed is destroyed by this, which cannot be seen from here.
         """
         return self._extend(b"prepend", key, value, expire, noreply, flags)

@@ -31,7 +31,7 @@ def extension_of(serde: Any) -> Callable[[Any, Any], tuple[Any, int]] | None:
         if own is not None and _as_bytes(serialize(key, value)[0]) == _as_bytes(own[0]):
             return own
         raise MemcacheIllegalInputError(
-            "append and prepend take values that go as they are (bytes, text, numbers): "
+            "append and prepend take values that go as they are (bytes, str, int): "
             f"{type(serde).__name__} would pickle, compress or sign this {type(value).__name__}"
         )
 
