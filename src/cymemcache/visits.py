@@ -141,5 +141,10 @@ class Visits:
 def caller() -> int:
     """A number that no other thread or greenlet has as long as this one runs."""
     greenlet = sys.modules.get("greenlet")
-    # The greenlets of a thread that was not patched have its number.
-    return threading.get_ident() if greenlet is None else id(greenlet.getcurrent())
+    if greenlet is not None:
+        # The greenlets of a thread that was not patched have its number.
+        try:
+            return id(greenlet.getcurrent())
+        except RuntimeError:
+            pass  # the interpreter ends, and greenlet has ended
+    return threading.get_ident()

@@ -41,7 +41,8 @@ def refused(
             with pytest.raises(error, match=match):
                 call(client)
             assert client.sock is None
-            client.set("good", b"value", noreply=False)
+            client.set("good", b"value", noreply=True)  # learns that there is a barrier
+            client.get("good")
             server.clear()
             with pytest.raises(error, match=match) as caught:
                 call(client)

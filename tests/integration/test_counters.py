@@ -263,7 +263,7 @@ def test_connections_that_nobody_used_for_long_are_counted(client: Client) -> No
     pool.give(pool.take())
     client.set("k", b"v", noreply=True)
     most, pool.idle_seconds = pool.idle_seconds, 0.0
-    pool._expire()
+    pool._close_unused([])
     pool.idle_seconds = most
     assert client.counters.evicted == 1
     client.get("k")

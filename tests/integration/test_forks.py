@@ -193,7 +193,7 @@ def test_noreply_commands_pending_at_the_fork_stay_the_parents(
         by_connection.setdefault(number, []).append(line)
     assert sorted(by_connection.values()) == [
         [b"set child 0 0 1 noreply", b"version", b"get child"],
-        [b"set k 0 0 1 noreply"] * 3 + [b"version", b"get k"],
+        [b"version"] + [b"set k 0 0 1 noreply"] * 3 + [b"version", b"get k"],
     ]
 
 

@@ -57,15 +57,16 @@ def test_an_error_in_answer_to_noreply_is_not_the_next_ones_and_does_not_go_unno
 ) -> None:
     """noreply errors desync the stream; `set` of a too-large value "succeeds"."""
     with EmbeddedServer(answer_noreply=True) as talkative:
-        for address, errors in ((server.address, 0), (talkative.address, 1)):
+        for address in (server.address, talkative.address):
+            caplog.clear()
             client = connect(address)
             client.set("key", b"value", noreply=False)
             with caplog.at_level(logging.WARNING, "cymemcache"):
                 client.set("large", b"x" * (2 * MEBIBYTE), noreply=True)
                 assert client.get("key") == b"value"
             assert client.get_many(["large", "key"]) == {"key": b"value"}
-            assert client.noreply_errors == errors
-            assert caplog.text.count("object too large") == errors
+            assert client.noreply_errors == 1
+            assert caplog.text.count("object too large") == 1
             with pytest.raises(MemcacheServerError, match="object too large"):
                 client.set("large", b"x" * (2 * MEBIBYTE), noreply=False)
 
