@@ -10,6 +10,7 @@ import threading
 from collections.abc import Callable, Iterator
 from types import FrameType
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 
@@ -59,6 +60,11 @@ def resets_itself(number: int, frame: FrameType | None) -> None:
 @functools.wraps(plain)
 def decorated(*arguments: Any, **more: Any) -> None:
     plain(*arguments, **more)
+
+
+def generated(*arguments: Any) -> Iterator[int]:
+    yield 1
+    plain_function()
 
 
 class Handler:
@@ -125,7 +131,26 @@ def test_what_a_call_raises_itself_is_none(handle: Callable[[Any], None]) -> Non
     assert not is_interruption(caught(plain_function))
     assert not is_interruption(caught(bare, 1, None))
     assert not is_interruption(caught(lambda: [][1]))
+    assert not is_interruption(caught(lambda: next(iter(()))))
+    assert not is_interruption(caught(lambda: list(generated(None))))
     assert not is_interruption(Mine())
+
+
+def logged(function: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(function)
+    def wrapper(*arguments: Any) -> Any:
+        return function(*arguments)
+
+    return wrapper
+
+
+@pytest.mark.parametrize("wrapping", [logged, lambda function: Mock(side_effect=function)])
+def test_the_wrapper_of_a_handler_is_none_around_another_function(
+    handle: Callable[[Any], None], wrapping: Callable[..., Any]
+) -> None:
+    handle(wrapping(plain))
+    assert is_interruption(caught(signal.raise_signal, signal.SIGUSR1))
+    assert not is_interruption(caught(wrapping(plain_function)))
 
 
 def test_what_may_be_forgiven_is_marked_or_the_servers(handle: Callable[[Any], None]) -> None:

@@ -15,6 +15,7 @@ import os
 from weakref import WeakKeyDictionary
 
 from . import forks
+from .interruptions import is_interruption
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -62,7 +63,9 @@ def wrapped(context: Any, sock: Any, host: str, **options: Any) -> Any:
 def _identity(sock: Any) -> Identity | None:
     try:
         return _identity_of(sock.fileno())
-    except (AttributeError, OSError, TypeError, ValueError):
+    except (AttributeError, OSError, TypeError, ValueError) as error:
+        if is_interruption(error):
+            raise
         return None  # closed, or an object of somebody's own without a descriptor
 
 
@@ -105,7 +108,9 @@ class _Nowhere:
         """False where somebody has closed it: daemons close all descriptors when they begin."""
         try:
             return _identity_of(self._identity[0]) == self._identity
-        except OSError:
+        except OSError as error:
+            if is_interruption(error):
+                raise
             return False
 
     def replace(self, number: int) -> None:

@@ -18,6 +18,7 @@ from .core.replies import CONFIG, GET_MANY
 from .exceptions import MemcacheUnknownCommandError
 from .forks import Lock
 from .inquiry import CalledOff, inquire
+from .interruptions import is_interruption
 from .log import info, warn
 from .poller import Poller
 
@@ -230,8 +231,10 @@ class AWSElastiCacheHashClient(HashClient):
     def _start(self, poller: Poller) -> None:
         try:
             poller.start(self)
-        except RuntimeError as error:  # no command fails for that; the next one tries again
-            self._log_trouble(error)
+        except RuntimeError as error:
+            if is_interruption(error):
+                raise
+            self._log_trouble(error)  # no command fails for that; the next one tries again
 
     def _stop(self) -> None:
         if self._poller is not None:

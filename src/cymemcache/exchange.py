@@ -95,7 +95,6 @@ class AnyExchange:
     def __init__(
         self, sock: Any, parser: ReplyParser, timeout: float | None, record: Record
     ) -> None:
-        self.sock = sock
         self.timeout = timeout
         #: noreply commands sent whose fate is not known yet
         self.unacknowledged = 0
@@ -130,6 +129,7 @@ class AnyExchange:
         self._polled = False  # it is 0: whoever began the command waits for the socket
         self._under_way: Any = None  # the steps of a command that `begin` began
         self._awaited = 0  # what the next of them waits for
+        self.sock = sock  # last: what is half made leaves it to its maker
 
     def close(self) -> None:
         """Close the descriptor.  What was sent before still reaches the server."""

@@ -79,31 +79,43 @@ def is_interruption(error: BaseException) -> bool:
     while trace.tb_next is not None:
         trace = trace.tb_next
         frame = trace.tb_frame
+        # A frame of ours is none; and to ask for the variables of one would keep them alive.
+        if str(frame.f_globals.get("__name__")).startswith("cymemcache."):
+            continue
         if handlers is None:
             handlers = _handlers()
         if frame.f_code in handlers or _has_its_caller(frame):
             return True
-    # What another thread raises is made without arguments, between any two instructions.
+    # What another thread raises is made without arguments, between any two instructions.  So is
+    # what `next` raises.
+    if isinstance(error, StopIteration):
+        return False
     code = trace.tb_frame.f_code.co_code
     at = trace.tb_lasti
     return not error.args and 0 <= at < len(code) and code[at] not in _RAISE
 
 
 def _handlers() -> set[CodeType]:
-    """The code of the signal handlers that are installed."""
+    """The code of the signal handlers that are installed, where no other function has the same.
+
+    What takes any arguments may be a decorator's wrapper, or a mock's `__call__`, and stand around
+    any function; as a handler it has its caller among them.
+    """
     found = set()
     for number in range(1, _signal.NSIG):
         try:
             handler: Any = _signal.getsignal(number)
         except ValueError:  # a gap between the numbers
             continue
+        if not callable(handler):  # there is none
+            continue
         while isinstance(handler, partial):
             handler = handler.func
         handler = getattr(handler, "__func__", handler)  # of a method
         code = getattr(handler, "__code__", None)
-        if code is None and callable(handler):
+        if code is None:
             code = getattr(type(handler).__call__, "__code__", None)
-        if code is not None:
+        if code is not None and not code.co_flags & _TAKES_ANY:
             found.add(code)
     return found
 
@@ -113,14 +125,13 @@ def _has_its_caller(frame: FrameType) -> bool:
 
     Handlers come and go, so it may not be installed any more.
     """
-    # A frame of ours is none; and to ask for the variables of one would keep them alive.
-    if str(frame.f_globals.get("__name__")).startswith("cymemcache."):
-        return False
     caller = frame.f_back
+    if caller is None:  # of a generator that has ended, in 3.11
+        return False
     code = frame.f_code
     values = frame.f_locals
     if any(values.get(name) is caller for name in code.co_varnames[: code.co_argcount]):
-        return caller is not None
+        return True
     if code.co_flags & _TAKES_ANY:
         rest = values.get(code.co_varnames[code.co_argcount + code.co_kwonlyargcount], ())
         return any(value is caller for value in rest)

@@ -23,6 +23,7 @@ import threading
 from time import monotonic
 
 from . import forks
+from .interruptions import is_interruption
 from .visits import caller
 
 TYPE_CHECKING = False
@@ -68,7 +69,9 @@ class Waiter:
         """Let him look; before he sleeps as well as while he does, and from anywhere."""
         try:
             self._wakable.pop()
-        except IndexError:
+        except IndexError as error:
+            if is_interruption(error):
+                raise
             return  # that was done already
         self._lock.release()
 
@@ -214,7 +217,9 @@ class Line:
         self._by_caller[waiter.caller] = waiter
         try:
             place = len(self.waiting) if outer is None else self.waiting.index(outer)
-        except ValueError:
+        except ValueError as error:
+            if is_interruption(error):
+                raise
             place = len(self.waiting)
         self.waiting.insert(place, waiter)
 
@@ -232,8 +237,9 @@ class Line:
     def _remove(self, waiter: Waiter) -> None:
         try:
             self.waiting.remove(waiter)
-        except ValueError:
-            pass
+        except ValueError as error:
+            if is_interruption(error):
+                raise
 
     def _first(self) -> Waiter | None:
         """The first who can take something."""
@@ -241,7 +247,9 @@ class Line:
         while True:
             try:
                 waiter = self.waiting[place]
-            except IndexError:
+            except IndexError as error:
+                if is_interruption(error):
+                    raise
                 return None
             if waiter.has_gone():  # he was interrupted before he could leave
                 self._remove(waiter)

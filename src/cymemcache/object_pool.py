@@ -14,6 +14,7 @@ from time import monotonic
 from weakref import ref
 
 from . import forks
+from .interruptions import is_interruption
 from .limits import Slot, Slots, exhausted_error
 from .line import Line
 from .visits import Visit, Visits
@@ -215,7 +216,9 @@ class ObjectPool(_Generic[T]):
     def _find_free(self, visit: Visit) -> bool:
         try:
             visit.things.append(self._free.popleft())
-        except IndexError:
+        except IndexError as error:
+            if is_interruption(error):
+                raise
             return False
         return True
 
@@ -226,7 +229,9 @@ class ObjectPool(_Generic[T]):
         place.use = next(self._numbers)
         try:
             give = ref(obj, partial(self._used.pop, place.use))
-        except TypeError:
+        except TypeError as error:
+            if is_interruption(error):
+                raise
             give = lambda: obj  # noqa: E731
         self._used[place.use] = (give, place)
 
@@ -243,7 +248,9 @@ class ObjectPool(_Generic[T]):
     def _is_taken_back(self, visit: Visit, number: int) -> bool:
         try:
             visit.things.append(self._used.pop(number)[1])
-        except KeyError:
+        except KeyError as error:
+            if is_interruption(error):
+                raise
             return False
         return True
 

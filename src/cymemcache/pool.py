@@ -16,7 +16,7 @@ from weakref import ref
 from . import forks
 from .core import IdleConnections
 from .core.replies import BARRIER_REQUEST, STALE, VERSION
-from .interruptions import is_failure
+from .interruptions import is_failure, is_interruption
 from .limits import Slot, enter
 from .object_pool import ObjectPool as ObjectPool
 from .visits import LAST
@@ -168,7 +168,9 @@ class ConnectionPool(IdleConnections):
             return held
         try:
             return self._idle[-1]
-        except IndexError:
+        except IndexError as error:
+            if is_interruption(error):
+                raise
             return None
 
     def close(self) -> None:
@@ -223,7 +225,9 @@ class ConnectionPool(IdleConnections):
         while True:
             try:
                 found.append(self._idle.pop())
-            except IndexError:
+            except IndexError as error:
+                if is_interruption(error):
+                    raise
                 return self._find_left_behind(found)
             if found[-1].generation == self._generation:
                 return True
@@ -242,7 +246,9 @@ class ConnectionPool(IdleConnections):
         """Whether `thread` held a connection, which is in `found` now."""
         try:
             found.append(self._held.pop(thread))
-        except KeyError:
+        except KeyError as error:
+            if is_interruption(error):
+                raise
             return False
         return True
 
@@ -310,7 +316,9 @@ class ConnectionPool(IdleConnections):
         for _ in range(len(self._idle)):
             try:
                 found.append(self._idle.pop(0))
-            except IndexError:
+            except IndexError as error:
+                if is_interruption(error):
+                    raise
                 break
             if found[-1].generation == self._generation:
                 self._idle.append(found.pop())
@@ -332,7 +340,9 @@ class ConnectionPool(IdleConnections):
         while self._idle:
             try:
                 found.append(self._idle.pop(0))
-            except IndexError:
+            except IndexError as error:
+                if is_interruption(error):
+                    raise
                 break
             if now - found[-1].used_at_seconds < self.idle_seconds:
                 self._idle.insert(0, found.pop())

@@ -409,11 +409,9 @@ class ScatterGather:
         failures = part.node.failures
         try:
             part.result = call(part.client, part)
-        except (MemcacheIllegalInputError, TypeError, ValueError):
-            raise  # of the arguments: ignore_exc or not
         except Exception as error:
-            if is_interruption(error):
-                raise
+            if _is_of_arguments(error) or is_interruption(error):
+                raise  # ignore_exc or not
             part.failed, part.error = True, error
             if not isinstance(part.client, Calls):
                 told_by(part.node, error)
@@ -453,6 +451,12 @@ def _learn(clients: list[Any]) -> None:
             client._learn(type(outcome) is bytes)
         elif isinstance(outcome.error, _NO_VERSION):
             client._learn(False)
+
+
+def _is_of_arguments(error: Exception) -> bool:
+    # A certificate that is refused is a ValueError, too.
+    of_arguments = isinstance(error, (MemcacheIllegalInputError, TypeError, ValueError))
+    return of_arguments and not isinstance(error, OSError)
 
 
 def _has_ours(client: Any, name: str) -> bool:

@@ -7,6 +7,7 @@ stays bytes; nothing in here may fail on a value that a new server version inven
 from __future__ import annotations
 
 from .core.replies import protocol_error
+from .interruptions import is_interruption
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -64,6 +65,8 @@ def convert_stats(stats: dict[bytes, bytes]) -> dict[bytes, Any]:
     for name, text in stats.items():
         try:
             converted[name] = _CONVERTERS.get(name, int)(text)
-        except ValueError:
+        except ValueError as error:
+            if is_interruption(error):
+                raise
             converted[name] = text
     return converted

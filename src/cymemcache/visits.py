@@ -16,6 +16,8 @@ from __future__ import annotations
 import sys
 import threading
 
+from .interruptions import is_interruption
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -98,8 +100,9 @@ class Visits:
         if visit.is_known:
             try:
                 self._with_things.remove(visit)
-            except ValueError:
-                pass
+            except ValueError as error:
+                if is_interruption(error):
+                    raise
             visit.is_known = False
         if self._by_caller.get(visit.caller) is visit:
             if visit.outer is None:
@@ -119,7 +122,9 @@ class Visits:
             while visit.things:
                 try:
                     mine.things.extend(map(visit.things.pop, LAST))
-                except IndexError:
+                except IndexError as error:
+                    if is_interruption(error):
+                        raise
                     break  # another caller is cleaning up
                 found = True
                 self._close(mine.things[-1])

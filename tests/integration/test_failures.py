@@ -588,3 +588,76 @@ def test_an_error_of_a_sockets_close_is_forgiven(
     client.close()
     with suppress(OSError):
         client.get("key1")
+
+
+class OfManyClasses(TimeoutError, KeyError, IndexError, ValueError, TypeError, RuntimeError):
+    """What any clause for a particular class would catch."""
+
+
+@contextmanager
+def raised_in(function: str, number: int) -> Iterator[OfManyClasses]:
+    """Have a handler raise what is given here at that line of those that `function` runs."""
+    lines = 0
+
+    def trace(frame: FrameType, event: str, argument: object) -> Any:
+        nonlocal lines
+        if frame.f_code.co_qualname != function:
+            return None
+        lines += event == "line"
+        if event == "line" and lines == number:
+            signal.raise_signal(signal.SIGUSR1)
+        return trace
+
+    before = sys.gettrace()
+    error = OfManyClasses("mine")
+    with raising(error):
+        sys.settrace(trace)
+        try:
+            yield error
+        finally:
+            sys.settrace(before)
+    assert lines >= number
+
+
+@pytest.mark.parametrize(
+    ("function", "number"),
+    [
+        *(("ConnectionPool._find_unused", 3), ("_identity", 2), ("_Nowhere.is_there", 2)),
+        *(("convert_stats", 4), ("_identity_of", 1)),
+    ],
+)
+def test_what_a_handler_raises_within_a_try_of_ours_reaches_the_caller(
+    nodes: list[Address], connect: Callable[..., Client], function: str, number: int
+) -> None:
+    connect(nodes[1]).get("key1")  # there is a socket that leads nowhere now
+    client = connect(nodes[0], ignore_exc=True)
+    with raised_in(function, number) as error:
+        assert outcome(client.stats) is error
+
+
+def test_what_a_handler_raises_while_discovery_begins_reaches_the_caller() -> None:
+    class Poller:
+        def start(self, owner: object) -> None:
+            signal.raise_signal(signal.SIGUSR1)
+
+    error = RuntimeError("mine")
+    start: Any = AWSElastiCacheHashClient._start
+    with raising(error):
+        assert outcome(start, None, Poller()) is error
+
+
+def test_a_certificate_that_is_refused_is_forgiven_in_a_method_of_somebodys_own(
+    nodes: list[Address], connect_all: Callable[..., HashClient]
+) -> None:
+    class Refused(Client):
+        def get_many(self, keys: Any) -> Any:
+            error: Any = ssl.SSLCertVerificationError(1, "refused")
+            error.server = self.server
+            raise error
+
+    cluster = connect_all(nodes, ignore_exc=True, retry_attempts=0)
+    name = name_of(nodes[0])
+    cluster.set_many(dict.fromkeys(KEYS, b"v"), noreply=False)
+    cluster.clients[name] = Refused(nodes[0])
+    lost = [key for key in KEYS if cluster.hasher.get_node(key) == name]
+    assert set(cluster.get_many(KEYS)) == set(KEYS) - set(lost)

@@ -9,6 +9,7 @@ finished.
 from __future__ import annotations
 
 from ..exceptions import MemcacheError
+from ..interruptions import is_interruption
 from . import replies
 from .replies import (
     ARITHMETIC,
@@ -549,7 +550,9 @@ class ReplyParser(ReplyStream):
             else:
                 try:
                     found = list(map(read, values))
-                except ValueError:  # the serde says it
+                except ValueError as error:  # the serde says it
+                    if is_interruption(error):
+                        raise
                     return
         self._result.update(zip(asked, found, strict=True))
         self._next += count
@@ -583,7 +586,9 @@ class ReplyParser(ReplyStream):
         if self._lookup is None:
             try:
                 index = self._tokens.index(token, self._next)
-            except ValueError:
+            except ValueError as error:
+                if is_interruption(error):
+                    raise
                 self._look_up()
             else:
                 self._passed += range(self._next, index)
@@ -611,8 +616,10 @@ class ReplyParser(ReplyStream):
         try:
             if read is not None:
                 return read(value), True
-        except ValueError:
-            pass  # the serde raises it, once the connection has gone back
+        except ValueError as error:
+            if is_interruption(error):
+                raise
+            # the serde raises it, once the connection has gone back
         return value, False
 
 
