@@ -99,8 +99,8 @@ class Client(PlainCalls, Calls, SyncCommands, Subscripts):
 
     def _renew_requests(self) -> None:
         options = self._options
-        serialize = serialize_of(options["serde"])
-        extend = extension_of(options["serde"])
+        serialize = _counted(serialize_of(options["serde"]), self._tally)
+        extend = extension_of(options["serde"], serialize)
         requests = partial(
             Requests,
             options["key_prefix"],
@@ -111,7 +111,7 @@ class Client(PlainCalls, Calls, SyncCommands, Subscripts):
             stock=stock_kind(options["serde"]) == DECODE_STOCK,
             clock=self._clock,
         )
-        self._requests = requests(serialize=_counted(serialize, self._tally))
+        self._requests = requests(serialize=serialize)
         self._extending = self._requests if extend is serialize else requests(serialize=extend)
 
     def _option_changed(self, name: str, value: Any) -> None:

@@ -8,7 +8,7 @@ So nothing may be sent that a serde of ours would store as anything but the valu
 from __future__ import annotations
 
 from .exceptions import MemcacheIllegalInputError
-from .serde import StockSerde, _encode_stock, _python_memcache_serializer, serialize_of
+from .serde import StockSerde, _encode_stock, _python_memcache_serializer
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -16,14 +16,16 @@ if TYPE_CHECKING:
     from typing import Any
 
 
-def extension_of(serde: Any) -> Callable[[Any, Any], tuple[Any, int]] | None:
-    """What `serialize_of` gives, for append and prepend.
+def extension_of(
+    serde: Any, serialize: Callable[[Any, Any], tuple[Any, int]] | None
+) -> Callable[[Any, Any], tuple[Any, int]] | None:
+    """What takes the place of `serialize`, which is that of `serde`, for append and prepend.
 
     With a serde of ours it raises `MemcacheIllegalInputError` for a value that would not go as the
-    bytes that it is.  Of what a user's own serde makes, its author knows whether it can be added.
+    bytes that it is.  Of what a user's own serde makes, its author knows whether it can be added:
+    for that it is `serialize` itself.
     """
-    serialize = serialize_of(serde)
-    if serialize is None or not _is_ours(serde, serialize):
+    if serialize is None or not _is_ours(serde):
         return serialize
 
     def extend(key: Any, value: Any) -> tuple[Any, int]:
@@ -38,10 +40,10 @@ def extension_of(serde: Any) -> Callable[[Any, Any], tuple[Any, int]] | None:
     return extend
 
 
-def _is_ours(serde: Any, serialize: Any) -> bool:
+def _is_ours(serde: Any) -> bool:
     if isinstance(serde, StockSerde):
         return True
-    return getattr(serialize, "func", None) is _python_memcache_serializer
+    return getattr(serde.serialize, "func", None) is _python_memcache_serializer
 
 
 def _as_bytes(data: Any) -> bytes:

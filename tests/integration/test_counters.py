@@ -517,11 +517,12 @@ def test_what_a_serde_raises_while_it_stores_is_an_error_and_no_command(
     for store in (
         lambda: client.set("key", "value", noreply=noreply),
         lambda: client.cas("key", "value", 1, noreply=noreply),
+        lambda: client.append("key", "value", noreply=noreply),
         lambda: client.set_many({"key": "value"}, noreply=noreply),
     ):
         with pytest.raises(LookupError):
             store()
-    assert client.counters.errors == {"LookupError": 3}
+    assert client.counters.errors == {"LookupError": 4}
     assert client.counters.commands == 0
 
 

@@ -291,6 +291,15 @@ def test_a_timeout_that_ends_after_2038_is_taken(location: str) -> None:
         assert found == {"key": "value", "added": "value", "one": 1, "two": 2}
 
 
+@pytest.mark.parametrize("timeout", [0, -1, -(10**30)])
+def test_a_timeout_that_is_over_stores_nothing(location: str, timeout: int) -> None:
+    cache = CymemcacheCache(location, {})
+    cache.set("key", "value")
+    cache.set("key", "other", timeout=timeout)
+    assert cache.get("key") is None
+    close_clients()
+
+
 def test_a_limit_without_pools_is_told(location: str, caplog: pytest.LogCaptureFixture) -> None:
     options = {**OPTIONS, "max_pool_size": 3}
     chosen = {"BACKEND": BACKENDS["ours"], "LOCATION": location, "OPTIONS": options}

@@ -96,7 +96,7 @@ class CymemcacheCache(BaseMemcachedCache):  # type: ignore[misc]
         if timeout is None:
             return 0
         if isinstance(timeout, (int, float, str)):
-            return timedelta(seconds=min(int(timeout), timedelta.max.days * 86_400))
+            return timedelta(seconds=max(-1, min(int(timeout), timedelta.max.days * 86_400)))
         return timeout
 
     def close(self, **kwargs: Any) -> None:
