@@ -10,7 +10,7 @@ every key.  It must never do anything in another way than they do.
 from cpython.list cimport PyList_Append, PyList_GET_ITEM, PyList_GET_SIZE
 from cpython.object cimport PyObject
 
-from cymemcache.core.calls_c cimport PlainCalls, count_fetched
+from cymemcache.core.calls_c cimport PlainCalls, closed, count_fetched
 from cymemcache.core.exchange_c cimport PlainExchange, gathered
 from cymemcache.core.replies import Failed, Undecoded
 from cymemcache.interruptions import is_failure
@@ -21,13 +21,14 @@ cdef extern from "Python.h":
     PyObject *PyMethod_GET_FUNCTION(object method)
 
 
-def fetch_from_all(str name not None, object ours, int kind, list parts not None):
-    """The keys of `parts` (`scatter.Part`) from their clients, as the method `name` has them.
+def fetch_from_all(str name not None, object ours, int kind, list parts not None, object go_on):
+    """Give `parts` (`scatter.Part`) their results, as the method `name` of their clients has them.
 
-    A dict with the values of all, where all went well; nothing is left to be done then.  None where
-    something is not usual from the start; nothing was done then, and `ours` is what `name` has to
-    be.  Otherwise ``[(connection, request, outcome)]``, one for each part, as `gather` has them
-    before they have come to their end.
+    False where something is not usual from the start; nothing was done then, and `ours` is what
+    `name` has to be.  Where it is only in the end, the rest is left to
+    ``go_on(parts, kind, [([connection], request, outcome), ...])``, which has them as `gather` does
+    before they have come to their end.  It empties the list of each connection when that is part of
+    a visit; what it leaves in there is closed, since no frame of its may keep it.
     """
     cdef Py_ssize_t count = PyList_GET_SIZE(parts)
     cdef Py_ssize_t asked = 0
@@ -37,14 +38,15 @@ def fetch_from_all(str name not None, object ours, int kind, list parts not None
     cdef list keys = []
     cdef list connections = []
     cdef list outcomes = []
+    cdef list under_way = []
     cdef dict found = {}
     cdef bint usual = True
     if count == 0:
-        return None
+        return False
     for part in parts:
         client = part.client
         if not isinstance(client, PlainCalls) or not is_function(getattr(client, name), ours):
-            return None
+            return False
         given = <list?>part.keys
         PyList_Append(clients, client)
         PyList_Append(keys, given)
@@ -52,7 +54,7 @@ def fetch_from_all(str name not None, object ours, int kind, list parts not None
         asked += PyList_GET_SIZE(given)
     try:
         if not take_all(clients, connections):
-            return None
+            return False
         for i in range(count):
             PyList_Append(
                 outcomes,
@@ -68,23 +70,22 @@ def fetch_from_all(str name not None, object ours, int kind, list parts not None
         for i in range(count):
             if <object>PyList_GET_ITEM(outcomes, i) is not found or not parts[i].node.is_up:
                 usual = False
-        if not usual:
-            return [
-                (connections[i], requests[i], own(outcomes[i], keys[i], found))
-                for i in range(count)
-            ]
         for i in range(count):
-            client = <object>PyList_GET_ITEM(clients, i)
-            connection = <object>PyList_GET_ITEM(connections, i)
-            connections[i] = None
-            give(client, connection)
-            count_fetched(
-                (<PlainCalls>client)._tally,
-                <list>PyList_GET_ITEM(keys, i),
-                found,
-                PyDict_GET_SIZE(found) == asked,
-            )
-        return found
+            if usual:
+                client = <object>PyList_GET_ITEM(clients, i)
+                connection = <object>PyList_GET_ITEM(connections, i)
+                connections[i] = None
+                give(client, connection)
+                count_fetched(
+                    (<PlainCalls>client)._tally,
+                    <list>PyList_GET_ITEM(keys, i),
+                    found,
+                    PyDict_GET_SIZE(found) == asked,
+                )
+                parts[i].result = found
+            else:
+                outcome = own(outcomes[i], keys[i], found)
+                under_way.append(([connections[i]], requests[i], outcome))
     except BaseException as error:
         for connection in connections:
             if connection is not None:
@@ -92,6 +93,14 @@ def fetch_from_all(str name not None, object ours, int kind, list parts not None
         for client in clients:
             client._tally.failed(error)
         raise
+    if not usual:
+        try:
+            go_on(parts, kind, under_way)
+        finally:
+            for taken, _, _ in under_way:
+                for connection in taken:
+                    closed(connection)
+    return True
 
 
 cdef bint is_function(object method, object function) noexcept:

@@ -50,6 +50,7 @@ class Errand:
     __slots__ = (
         "_again",
         "_awaited",
+        "_brought",
         "_dial_steps",
         "_dialling",
         "_keys",
@@ -79,6 +80,7 @@ class Errand:
         self._kind = kind
         self._keys = keys
         self._again = False
+        self._brought: list[Exchange] | None = None
         self._slot: Any = None  # permission to dial
         self._dialling: Any = None  # the steps of a dial under way
         self._awaited: Any = None  # what the next of them waits for
@@ -108,8 +110,9 @@ class Errand:
             self.outcome = Failed(error)
 
     def _start(self) -> None:
-        if self.exchange is not None:  # it was taken over
-            self.pool.bring(self.exchange)
+        if self._brought:
+            self.pool.bring(self._brought[0])
+            self.exchange = self._brought.pop()
             return
         exchange = self.pool.take_idle()
         while exchange is not None:
@@ -122,9 +125,12 @@ class Errand:
         else:
             self._dial()
 
-    def take_over(self, exchange: Exchange, outcome: Any) -> None:
-        """Be what another has brought so far, on a connection of the client's."""
-        self.exchange = exchange
+    def take_over(self, brought: list[Exchange], outcome: Any) -> None:
+        """Be what another has brought so far, on a connection of the client's.
+
+        `brought` has that one until it is part of the errand's visit.
+        """
+        self._brought = brought
         self.outcome = outcome
 
     @property

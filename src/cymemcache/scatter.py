@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from datetime import datetime, timedelta
     from typing import Any
 
+    from .exchange import Exchange
     from .node import Node
 
 # The commands that need no client's method, as long as it is this one.
@@ -373,25 +374,33 @@ class ScatterGather:
         convert: Callable[[Any], Any] | None = None,
     ) -> None:
         """Give every one of `parts` its result or its error."""
-        if fetch_from_all is not None and kind in (GET_MANY, GETS_MANY):
-            begun = fetch_from_all(name, _OURS[name], kind, parts)
-            if type(begun) is dict:
-                for part in parts:
-                    part.result = begun
-                return
-            if begun is not None:
-                for part, (exchange, request, outcome) in zip(parts, begun, strict=True):
-                    part.errand = Errand(part.client, request, kind, part.keys)
-                    part.errand.take_over(exchange, outcome)
-        errands = []
+        if (
+            fetch_from_all is not None
+            and kind in (GET_MANY, GETS_MANY)
+            and fetch_from_all(name, _OURS[name], kind, parts, self._go_on)
+        ):
+            return
         for part in parts:
-            if part.errand is None and begin is not None and _has_ours(part.client, name):
+            if begin is not None and _has_ours(part.client, name):
                 part.errand = begin(part.client, part)
-            if part.errand is not None:
-                errands.append(part.errand)
         for part in parts:
             if part.errand is None:
                 self._ask(part, call)
+        self._gather(parts, kind, convert)
+
+    def _go_on(
+        self, parts: list[Part], kind: int, begun: list[tuple[list[Exchange], bytes, Any]]
+    ) -> None:
+        """Bring to its end what the compiled way has begun."""
+        for part, (connection, request, outcome) in zip(parts, begun, strict=True):
+            part.errand = Errand(part.client, request, kind, part.keys)
+            part.errand.take_over(connection, outcome)
+        self._gather(parts, kind)
+
+    def _gather(
+        self, parts: list[Part], kind: int, convert: Callable[[Any], Any] | None = None
+    ) -> None:
+        errands = [part.errand for part in parts if part.errand is not None]
         try:
             gather(errands)
         except BaseException as error:

@@ -295,19 +295,25 @@ class Held(Fault):
 def interrupted_by_a_fork(
     command: Callable[[], Any], held: Held, in_child: Callable[[], Any], after: float = 0
 ) -> tuple[Any, Child]:
-    """Run `command` with a signal `after` seconds at which the server is held; its handler forks.
+    """Run `command`, and fork in a signal handler `after` seconds at which the server is held.
 
     Gives what the command came to in the parent; the child goes on with `in_child`, and tells both
     the error that the command ended with there and what that returned.
     """
+    has_begun = threading.Event()
+    is_forking: list[bool] = []  # a second signal may come before the fork has been made
     children: list[Child] = []
 
     def fork(number: int, frame: object) -> None:
-        if not children:
+        if not is_forking:
+            is_forking.append(True)
             children.append(Child())
-            held.released.set()
+            # Not in the child, where a thread of the parent may have the lock of the event.
+            if not children[0]:
+                held.released.set()
 
     def ring() -> None:
+        assert has_begun.wait(60)
         assert held.reached.wait(60)
         time.sleep(after)
         # More than once: one that comes just before a system call does not end it.
@@ -322,6 +328,7 @@ def interrupted_by_a_fork(
     error: BaseException | None = None
     result = None
     try:
+        has_begun.set()
         result = command()
     except BaseException as raised:
         error = raised

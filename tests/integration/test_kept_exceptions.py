@@ -17,6 +17,7 @@ import pytest
 
 from cymemcache import HashClient, PooledClient
 from cymemcache.pool import ObjectPool
+from cymemcache.serde import PickleSerde
 from cymemcache.testing import Close, EmbeddedServer
 from cymemcache.testing.process import free_port
 from exchanges import MODULES
@@ -216,16 +217,23 @@ def test_waiting(running_memcached: Server, options: dict[str, Any], given: bool
     client.close()
 
 
-@pytest.mark.parametrize("prepared", [nothing, get, noreply])
-def test_several_nodes(
-    running_memcached: Server,
-    embedded: EmbeddedServer,
-    options: dict[str, Any],
-    prepared: Callable[[Any], None],
-) -> None:
+@pytest.fixture
+def cluster(
+    running_memcached: Server, embedded: EmbeddedServer, options: dict[str, Any]
+) -> Iterator[HashClient]:
     addresses = [running_memcached.address, embedded.address]
-    cluster = HashClient(addresses, use_pooling=True, **options)
-    keys = [f"key-{number}" for number in range(10)]
+    cluster = HashClient(
+        addresses, use_pooling=True, retry_timeout=0, serde=PickleSerde(), **options
+    )
+    yield cluster
+    cluster.close()
+
+
+KEYS = [f"key-{number}" for number in range(10)]
+
+
+@pytest.mark.parametrize("prepared", [nothing, get, noreply])
+def test_several_nodes(cluster: HashClient, prepared: Callable[[Any], None]) -> None:
     nodes = list(cluster.clients.values())
 
     def prepare() -> None:
@@ -233,9 +241,28 @@ def test_several_nodes(
             prepared(node)
 
     pools = [node._pool for node in nodes]
-    lines = check_each_line(pools, prepare, lambda: cluster.get_many(keys))
-    assert lines > 20
-    cluster.close()
+    assert check_each_line(pools, prepare, lambda: cluster.get_many(KEYS)) > 20
+
+
+@pytest.mark.parametrize("options", ["plain"], indirect=True)
+@pytest.mark.parametrize("unusual", ["values", "a node", "an end"])
+def test_several_nodes_where_it_shows_late_that_something_is_not_usual(
+    cluster: HashClient, embedded: EmbeddedServer, unusual: str
+) -> None:
+    clients = list(cluster.clients.values())
+    if unusual == "values":
+        cluster.set_many({key: [1] for key in KEYS}, noreply=False)
+
+    def prepare() -> None:
+        for client in clients:
+            client.get("key")
+        if unusual == "a node":
+            cluster._members()[0][2].failed(OSError())
+        elif unusual == "an end":
+            embedded.inject(Close(), verb="get")
+
+    pools = [client._pool for client in clients]
+    assert check_each_line(pools, prepare, lambda: cluster.get_many(KEYS)) > 20
 
 
 class Thing:

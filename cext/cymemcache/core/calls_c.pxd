@@ -43,3 +43,5 @@ cdef class PlainCalls:
 
 # Counts one more command that has fetched `keys`; `found` may hold other keys as well.
 cdef int count_fetched(Cells tally, list keys, dict found, bint all_hit) except -1
+
+cdef int closed(PlainExchange connection) except -1
