@@ -92,7 +92,11 @@ cdef class IdleConnections:
         """What `hold` does."""
         thread = threading.get_ident()
         if PyDict_Contains(self._held, thread) or not PyDict_Contains(self._running, thread):
-            self._ready_to_hold()  # which does not see it: no frame may keep it
+            try:
+                self._ready_to_hold()
+            except BaseException:
+                closed(connection)
+                raise
         PyDict_SetItem(self._held, thread, connection)
         return self.tidied(connection)
 

@@ -221,8 +221,14 @@ cdef class PlainExchange:
             # Of the socket: nothing that a caller could do about it.
         finally:
             if self.slot is not None:
-                self.slot.end()
-                self.slot = None
+                try:
+                    self.slot.end()
+                except BaseException:
+                    # It was interrupted, and frames of earlier commands may keep this connection.
+                    self.slot.end()
+                    raise
+                finally:
+                    self.slot = None
 
     def discard(self):
         """Close after a failure: noreply commands not acknowledged may be lost."""

@@ -87,9 +87,7 @@ def fetch_from_all(str name not None, object ours, int kind, list parts not None
                 outcome = own(outcomes[i], keys[i], found)
                 under_way.append(([connections[i]], requests[i], outcome))
     except BaseException as error:
-        for connection in connections:
-            if connection is not None:
-                connection.discard()
+        close_all(connections)
         for client in clients:
             client._tally.failed(error)
         raise
@@ -97,10 +95,22 @@ def fetch_from_all(str name not None, object ours, int kind, list parts not None
         try:
             go_on(parts, kind, under_way)
         finally:
-            for taken, _, _ in under_way:
-                for connection in taken:
-                    closed(connection)
+            close_all([connection for taken, _, _ in under_way for connection in taken])
     return True
+
+
+cdef int close_all(list connections) except -1:
+    """Close them all, whatever the end of one of them raises."""
+    cdef object error = None
+    for connection in connections:
+        try:
+            if connection is not None:
+                closed(connection)
+        except BaseException as raised:
+            error = raised
+    if error is not None:
+        raise error
+    return 0
 
 
 cdef bint is_function(object method, object function) noexcept:

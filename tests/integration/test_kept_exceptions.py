@@ -75,7 +75,13 @@ def check_each_line(
 ) -> int:
     """How many lines there were."""
     kept = []
-    for error in interrupted_at_each_line(prepare, action, OURS):
+    idle = []  # as the frames of earlier commands may have them, which somebody keeps, too
+
+    def prepare_and_keep() -> None:
+        prepare()
+        idle.extend(pool.peek() for pool in pools)
+
+    for error in interrupted_at_each_line(prepare_and_keep, action, OURS):
         kept.append(error)
         after()
         for pool in pools:
@@ -116,6 +122,12 @@ def noreply(client: Any) -> None:
     client.set("key", b"value", noreply=True)
 
 
+def get_as_a_new_thread(client: Any) -> None:
+    client.set("key", b"value", noreply=True)  # so that it is known what the server knows
+    client.get("key")
+    client._pool._running.clear()
+
+
 def get_and_have_it_closed(client: Any) -> None:
     client.get("key")
     client.sock.close()
@@ -129,7 +141,9 @@ def close(client: Any) -> None:
     client.close()
 
 
-@pytest.mark.parametrize("prepared", [nothing, get, noreply, get_and_have_it_closed])
+@pytest.mark.parametrize(
+    "prepared", [nothing, get, noreply, get_as_a_new_thread, get_and_have_it_closed]
+)
 @pytest.mark.parametrize("command", [get, noreply, raw, close])
 def test_commands(
     running_memcached: Server,
