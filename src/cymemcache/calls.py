@@ -124,7 +124,9 @@ class Calls:
                 self._tally.retries += 1
                 try:
                     connection = self._pool.renew(ended)
-                    result = connection.call(request, kind, keys, MISS)
+                    while (result := connection.call(request, kind, keys, MISS)) is STALE:
+                        stale, connection = connection, None
+                        connection = self._pool.replace(stale)
                 except BaseException as second:
                     if connection is not None:
                         connection.discard()

@@ -23,6 +23,7 @@ from .core.replies import (
     WRITES,
     Failed,
     closed_error,
+    fork_error,
     timeout_error,
 )
 from .failures import is_refusal, may_retry
@@ -174,7 +175,7 @@ class Errand:
             exchange = self.pool.admitted(stop.value, self._slot)
             self._slot = None
         if not self._begin(exchange):
-            raise own(closed_error())
+            raise fork_error() if exchange.forked() else own(closed_error())
 
     # -- while it is under way -----------------------------------------------------------------
 

@@ -18,8 +18,8 @@ from typing import Any
 
 import pytest
 
-from cymemcache import Client, MemcacheUnexpectedCloseError
-from cymemcache.testing import Answer, Delay, EmbeddedServer, Fault
+from cymemcache import Client, HashClient, MemcacheUnexpectedCloseError
+from cymemcache.testing import Answer, Close, Delay, EmbeddedServer, Fault
 from cymemcache.testing.faults import Entry
 from exchanges import MODULES, WrappedSocket, module_with, open_sockets
 from wire import MEBIBYTE, PATIENCE, Server
@@ -274,6 +274,57 @@ def test_a_fork_while_a_socket_is_made_leaves_it_to_the_parent(embedded: Embedde
 def _peer(number: int) -> Any:
     with socket.socket(fileno=os.dup(number)) as sock:
         return sock.getpeername()
+
+
+def test_a_fork_between_dialling_again_and_the_command(
+    embedded: EmbeddedServer, connect: Callable[..., Client], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client = connect(embedded.address)
+    client.set("k", b"v", noreply=False)
+    embedded.inject(Close(), verb="get")
+    children: list[Child] = []
+    renew = client._pool.renew
+
+    def renew_and_fork(ended: Any) -> Any:
+        connection = renew(ended)
+        children.append(Child())
+        return connection
+
+    monkeypatch.setattr(client._pool, "renew", renew_and_fork)
+    found = client.get("k")
+    if children[0]:
+        children[0].run(lambda: found)
+    assert (found, children[0].result()) == (b"v", b"v")
+
+
+def test_a_fork_between_dialling_and_the_command_says_nothing_about_a_node(
+    embedded: EmbeddedServer, exchange: str
+) -> None:
+    children: list[Child] = []
+    with HashClient(
+        [embedded.address], socket_module=MODULES[exchange], timeout=PATIENCE, retry_attempts=0
+    ) as cluster:
+        pool = next(iter(cluster.clients.values()))._pool
+        admitted = pool.admitted
+
+        def admitted_and_forked(*arguments: Any) -> Any:
+            connection = admitted(*arguments)
+            if not children:
+                children.append(Child())
+            return connection
+
+        pool.admitted = admitted_and_forked
+        found: Any = None
+        try:
+            found = cluster.get_many(["k"])
+        except MemcacheUnexpectedCloseError as error:
+            found = str(error)
+        if children[0]:
+            children[0].run(lambda: (found, cluster._members()[0][2].is_up))
+        text, is_up = children[0].result()
+        assert "forked in the middle of this command" in text
+        assert is_up
+        assert found == {}
 
 
 # -- in the middle of one --------------------------------------------------------------------------
