@@ -254,7 +254,10 @@ cdef class PlainExchange:
     def __del__(self):
         # An interruption can lose a connection between two statements of its holder.
         cdef Py_ssize_t lost = self.unacknowledged
-        if self.sock is not None:
+        # What is closed is left alone: Python drops what an interruption raises in here.
+        if self.sock is not None and (
+            self.slot is not None or descriptor_of(self.sock) == self.fd
+        ):
             try:
                 self.close()
             finally:

@@ -168,7 +168,10 @@ class AnyExchange:
 
     def __del__(self) -> None:
         # An interruption can lose a connection between two statements of its holder.
-        if getattr(self, "sock", None) is not None:
+        if getattr(self, "sock", None) is None:
+            return
+        # What is closed is left alone: Python drops what an interruption raises in here.
+        if self.slot is not None or self._fileno() >= 0:
             lost = self.unacknowledged
             try:
                 self.close()

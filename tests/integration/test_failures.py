@@ -575,6 +575,23 @@ def test_the_error_of_another_client_in_a_handler_is_the_handlers(
     assert states(cluster) == {"up"}
 
 
+def test_a_connection_that_was_closed_is_not_closed_again_by_its_finalizer(
+    nodes: list[Address], connect: Callable[..., Client]
+) -> None:
+    """There what a handler raises would reach nobody."""
+    closed = []
+
+    class Socket(WrappedSocket):
+        def close(self) -> None:
+            closed.append(self.fileno() >= 0)
+            super().close()
+
+    client = connect(nodes[0], socket_module=module_with(Socket))
+    client.get("key1")
+    client.close()
+    assert closed == [True]
+
+
 def test_an_error_of_a_sockets_close_is_forgiven(
     nodes: list[Address], connect: Callable[..., Client]
 ) -> None:
