@@ -25,6 +25,10 @@ TEST_PYTHON = CYMEMCACHE_IMPL=python $(PY) -m pytest $(EACH) $(ARGS)
 # sanitizer keeps for a while.  Nor can greenlets, which change stacks, run under it.
 NOT_SANITIZED := test_packaging.py typing integration/test_benchmarks.py integration/test_demo.py \
 	integration/test_memory.py integration/test_libmemcached.py integration/test_greenlets.py
+# They look into /proc, or need what only Debian has.
+ONLY_LINUX := $(addprefix --ignore=tests/integration/,test_cluster_round_trips.py \
+	test_embedded_resources.py test_forks.py test_libmemcached.py test_memory.py test_soak.py \
+	test_twemproxy.py)
 FUZZ_TARGETS ?= parser parser_compiled large requests rendezvous
 FUZZ_SECONDS = $(shell echo $$(($(SECONDS) / $(words $(FUZZ_TARGETS)))))
 # What the benchmarks compare with, each on its own: see benchmarks/clients.
@@ -39,9 +43,9 @@ export PATH := $(PATH):/usr/sbin:/usr/local/sbin
 
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
-.PHONY: help demo test test-both test-c test-python test-integrations test-pythons test-sanitize \
-	test-memory chaos soak fuzz lint format install bench bench-smoke bench-guard wheels clean \
-	memcached
+.PHONY: help demo test test-both test-c test-python test-portable test-integrations test-pythons \
+	test-sanitize test-memory chaos soak fuzz lint format install bench bench-smoke bench-guard \
+	wheels clean memcached
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-17s %s\n", $$1, $$2 }' Makefile
@@ -68,6 +72,10 @@ test-c: $(VENV)/.dev ## All tests on the compiled core
 
 test-python: $(VENV)/.dev ## The tests that depend on the implementation, on the pure core
 	$(TEST_PYTHON)
+
+test-portable: $(VENV)/.dev ## The integration tests that need no Linux, on both implementations
+	CYMEMCACHE_IMPL=c $(PY) -m pytest tests/integration $(ONLY_LINUX) $(ARGS)
+	CYMEMCACHE_IMPL=python $(PY) -m pytest tests/integration $(ONLY_LINUX) $(ARGS)
 
 # In an environment of their own: some of these packages change whatever runs beside them.
 test-integrations: $(VENV)/.dev $(VENV)-integrations/.packages ## The packages that people run on pymemcache, on this one

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import socket
+import stat
 from types import SimpleNamespace
 from typing import Any
 
@@ -32,11 +33,11 @@ MODULES = {"plain": socket, "any": module_with(WrappedSocket)}
 def open_sockets() -> dict[int, str]:
     """This process's descriptors that are sockets, with the names that the kernel gives them."""
     found = {}
-    for name in os.listdir("/proc/self/fd"):
+    for name in os.listdir("/dev/fd"):
         try:
-            target = os.readlink(f"/proc/self/fd/{name}")
+            state = os.fstat(int(name))
         except OSError:
             continue  # the one that the directory was read through
-        if target.startswith("socket:"):
-            found[int(name)] = target
+        if stat.S_ISSOCK(state.st_mode):
+            found[int(name)] = f"socket:[{state.st_ino}]"
     return found
