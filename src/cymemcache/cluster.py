@@ -114,8 +114,10 @@ class HashClient(ScatterGather, ClusterCommands, Subscripts):
         self._renew_requests()
         self.hasher = bound["hasher"]()
         self._tell_unused(bound)
+        self._is_made = False
         for server in servers:
-            self._add(address_of(server, None), prepare=False)
+            self.add_server(server)  # which a subclass may have overridden
+        self._is_made = True
         if self._table is not None:
             self._table()
 
@@ -166,9 +168,7 @@ class HashClient(ScatterGather, ClusterCommands, Subscripts):
 
         One that is there already is left as it is; where it is dead, it is tried again.
         """
-        self._add(address_of(server, port), prepare=True)
-
-    def _add(self, address: Any, prepare: bool) -> None:
+        address = address_of(server, port)
         name = self._make_client_key(address)
         with self._lock:
             there = name in self.clients
@@ -178,7 +178,7 @@ class HashClient(ScatterGather, ClusterCommands, Subscripts):
                 self._came_back(node)
             return
         client = self._make_client(address)
-        if prepare:
+        if self._is_made:  # before, one table is made at the end
             self._prepare(lambda nodes: [*nodes, name])
         with self._lock:
             if name not in self.clients:  # nobody was quicker

@@ -30,6 +30,7 @@ from typing import Any, TypeAlias
 
 from cymemcache import HashClient, MemcacheUnexpectedCloseError, __impl__
 from cymemcache.counters import Counters
+from cymemcache.descriptors import prepare
 from cymemcache.testing import MemcachedProcess
 from faults.crowd import Book, Latencies, User
 from faults.memory import resident
@@ -309,6 +310,7 @@ def soak(
     """What becomes of a cluster of this kind, with servers of its own."""
     with ExitStack() as stack:
         processes = [stack.enter_context(MemcachedProcess()) for _ in range(NODES)]
+        prepare()  # the descriptor that leads nowhere stays with the process
         before = left_over()
         report = Soak(kind, processes, seed, make).run(seconds, show)
         gc.collect()

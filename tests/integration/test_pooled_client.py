@@ -330,7 +330,9 @@ def test_an_owner_waits_for_its_writes_when_they_are_being_settled(
     embedded: EmbeddedServer, connect: Callable[..., PooledClient]
 ) -> None:
     client = connect(embedded.address, pool_wait_timeout=PATIENCE)
-    client.set("key", b"old", noreply=False)
+    client.set("key", b"old", noreply=True)  # learns that there is a barrier
+    assert client.get("key") == b"old"
+    embedded.clear()
     embedded.inject(Delay(0.3), verb="version")
     client.set("key", b"new", noreply=True)
     other = threading.Thread(target=client.get, args=("other",))
