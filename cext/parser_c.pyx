@@ -878,7 +878,12 @@ cdef class ReplyParser(ReplyStream):
             found = 0
         found = find(text, arrived, PyBytes_AS_STRING(end_token), token_size, found)
         line_end = find(text, arrived, b"\r\n", 2, 0)
-        in_line = found >= 0 and (line_end < 0 or found + token_size <= line_end + 2)
+        # Where it stands in a line that is longer, that is too long however the bytes come in.
+        in_line = (
+            found >= 0
+            and found + token_size <= MAX_LINE
+            and (line_end < 0 or found + token_size <= line_end + 2)
+        )
         # Both are the whole reply: no end token comes.  Only where a refusal has it, it is what was
         # asked for.
         if start.startswith(ERRORS) or (start.startswith(REFUSALS) and not in_line):

@@ -413,6 +413,18 @@ def test_a_refusal_is_the_whole_raw_reply(core: Any, word: bytes, step: int) -> 
         assert outcome == ((MemcacheServerError, line[:-2].decode()), 0)
 
 
+@pytest.mark.parametrize("step", [1 << 20, 1 << 12])
+def test_what_begins_like_a_refusal_is_no_longer_than_a_line_in_pieces_and_whole(
+    core: Any, step: int
+) -> None:
+    reply = b"UNSAFE" + b"#" * replies.MAX_LINE_LENGTH + b"end"
+    pieces = [reply[start : start + step] for start in range(0, len(reply), step)]
+    parser = core.ReplyParser()
+    told, error, text = run(parser, pieces, replies.RAW, b"anything\r\n", b"end")
+    assert (told, error) == ("raised", MemcacheUnknownError)
+    assert text.startswith("not a legal reply")
+
+
 def test_a_dump_that_ends_with_a_refusal_or_ok_is_no_dump(core: Any) -> None:
     for line in (b"OK\r\n", b"BUSY x\r\n"):
         parser = core.ReplyParser()

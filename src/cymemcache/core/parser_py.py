@@ -401,7 +401,11 @@ class ReplyParser(ReplyStream):
         data, start = self._data, self._pos
         end = data.find(end_token, start)
         line_end = data.find(b"\r\n", start)
-        in_line = end >= 0 and (line_end < 0 or end + len(end_token) <= line_end + 2)
+        # Where it stands in a line that is longer, that is too long however the bytes come in.
+        in_line = end >= 0 and (
+            end + len(end_token) - start <= MAX_LINE_LENGTH
+            and (line_end < 0 or end + len(end_token) <= line_end + 2)
+        )
         # Both are the whole reply: no end token comes.  Only where a refusal has it, it is what was
         # asked for.
         if data.startswith(ERRORS, start) or (data.startswith(REFUSALS, start) and not in_line):
