@@ -159,9 +159,8 @@ def server_error(line: bytes, request: bytes) -> MemcacheError | None:
     `request` is what was sent: its first word names a command that the server does not know.
     """
     word, _, reason = line.partition(b" ")
-    colon = word.endswith(
-        b":"
-    )  # "ERROR: shutdown not enabled", which is a SERVER_ERROR since 1.6.40
+    # "ERROR: shutdown not enabled", which is a SERVER_ERROR since 1.6.40.
+    colon = word.endswith(b":")
     if colon:
         word = word[:-1]
     text = reason.decode("utf-8", "replace")
